@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only entry point of a node process: signals, spin, stop, exit code.
+
+rclpy's own signal handling kills the context before anything can be published, so both SIGINT and
+SIGTERM are handled here and `stop` runs while publishers are alive.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode
+from rclpy.signals import SignalHandlerOptions
+
+from vla_rl_ros.core.errors import VlaRlError
+
+Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
+
+
+class _TerminatedError(BaseException):
+    """Raised in the main thread by SIGINT or SIGTERM."""
+
+
+def _raise_terminated(signum: int, _frame: FrameType | None) -> None:
+    raise _TerminatedError(signal.Signals(signum).name)
+
+
+def run(factory: Factory, args: list[str] | None = None) -> int:
+    """Run one or several nodes in this process until a signal or an error.
+
+    Args:
+        factory: Creates the node, or the nodes that share the process.
+        args: Command line, `sys.argv` when None.
+
+    Returns:
+        0 after a signal, 1 after an exception, 2 when the nodes could not be created.
+    """
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _raise_terminated)
+    nodes: list[LifecycleNode] = []
+    executor = SingleThreadedExecutor()
+    code = 0
+    try:
+        made = factory()
+        nodes.extend(made if isinstance(made, Sequence) else [made])
+        for node in nodes:
+            executor.add_node(node)
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=0.1)
+    except (_TerminatedError, ExternalShutdownException):
+        pass
+    except VlaRlError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 2 if not nodes else 1
+    except Exception:  # noqa: BLE001 - last line of defence: stop the nodes, then report
+        sys.stderr.write(f"a callback raised:\n{traceback.format_exc()}")
+        code = 1
+    finally:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_IGN)
+        _shut_down(nodes, executor)
+    return code
+
+
+def _shut_down(nodes: list[LifecycleNode], executor: SingleThreadedExecutor) -> None:
+    for node in reversed(nodes):
+        _trigger_shutdown(node)
+    executor.shutdown()
+    for node in nodes:
+        node.destroy_node()
+    rclpy.try_shutdown()
+
+
+def _trigger_shutdown(node: LifecycleNode) -> None:
+    try:
+        node.trigger_shutdown()
+    except Exception:  # noqa: BLE001 - the other nodes must still be stopped
+        sys.stderr.write(f"shutdown of {node.get_name()}:\n{traceback.format_exc()}")
