@@ -23,12 +23,20 @@ from vla_rl_ros.core.errors import VlaRlError
 Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
 
 
-class _TerminatedError(BaseException):
-    """Raised in the main thread by SIGINT or SIGTERM."""
+class _StopRequest:
+    """Set by SIGINT or SIGTERM; a second signal interrupts a callback that does not come back."""
 
+    def __init__(self) -> None:
+        self.is_set = False
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
 
-def _raise_terminated(signum: int, _frame: FrameType | None) -> None:
-    raise _TerminatedError(signal.Signals(signum).name)
+    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        # Not raised at once: an exception in the middle of a lifecycle transition would leave a
+        # node that can no longer be shut down.
+        if self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
 
 
 def run(factory: Factory, args: list[str] | None = None) -> int:
@@ -42,8 +50,7 @@ def run(factory: Factory, args: list[str] | None = None) -> int:
         0 after a signal, 1 after an exception, 2 when the nodes could not be created.
     """
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _raise_terminated)
+    request = _StopRequest()
     nodes: list[LifecycleNode] = []
     executor = SingleThreadedExecutor()
     code = 0
@@ -52,10 +59,10 @@ def run(factory: Factory, args: list[str] | None = None) -> int:
         nodes.extend(made if isinstance(made, Sequence) else [made])
         for node in nodes:
             executor.add_node(node)
-        while rclpy.ok():
+        while rclpy.ok() and not request.is_set:
             executor.spin_once(timeout_sec=0.1)
-    except (_TerminatedError, ExternalShutdownException):
-        pass
+    except (KeyboardInterrupt, ExternalShutdownException):
+        sys.stderr.write("stopping\n")
     except VlaRlError as error:
         sys.stderr.write(f"{error}\n")
         code = 2 if not nodes else 1

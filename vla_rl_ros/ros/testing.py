@@ -9,9 +9,7 @@ from collections.abc import Callable
 from rclpy.executors import Executor
 
 
-def spin_until(
-    executor: Executor, predicate: Callable[[], bool], timeout_s: float = 10.0
-) -> bool:
+def spin_until(executor: Executor, predicate: Callable[[], bool], timeout_s: float = 10.0) -> bool:
     """Spin until `predicate` holds.
 
     Returns:

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One ROS domain per test worker, loopback only, one thread per numeric library."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+os.environ.setdefault("ROS_DOMAIN_ID", str(40 + int(_worker)))
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_ROOT / "config" / "fastdds_shm.xml"))
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+import pytest  # noqa: E402 - the environment must be set before anything numeric is imported
+
+
+@pytest.fixture
+def executor() -> Iterator[object]:
+    """A fresh ROS context with one single-threaded executor; nodes are destroyed in order."""
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+
+    rclpy.init()
+    made = SingleThreadedExecutor()
+    try:
+        yield made
+    finally:
+        nodes = list(made.get_nodes())
+        made.shutdown()
+        for node in nodes:
+            node.destroy_node()
+        rclpy.try_shutdown()
