@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a list of episodes on a running graph and collects what happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vla_rl_ros.core.episode import EpisodeState, Phase
+from vla_rl_ros.ros.observer import GraphObserver
+from vla_rl_ros.tools.report import EpisodeResult, success_rates
+
+BRINGUP_TIMEOUT_S = 90.0
+EPISODE_TIMEOUT_S = 90.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodePlan:
+    """One episode to run.
+
+    Attributes:
+        task: Task name.
+        seed: Seed of the reset.
+    """
+
+    task: str
+    seed: int
+
+
+@dataclass(slots=True)
+class Session:
+    """Results of a run and the health of the graph while it lasted.
+
+    Attributes:
+        results: One per episode, in order.
+        real_time_factors: Simulated over wall time, sampled while episodes ran.
+        reference_rates_hz: Rate of the reference stream, sampled while episodes ran.
+        tick_jitters_p99_ms: 99th percentile of the control tick's jitter, sampled likewise.
+    """
+
+    results: list[EpisodeResult] = field(default_factory=list)
+    real_time_factors: list[float] = field(default_factory=list)
+    reference_rates_hz: list[float] = field(default_factory=list)
+    tick_jitters_p99_ms: list[float] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON line: worst case of each health figure, success per task, bags."""
+        return {
+            "episodes": len(self.results),
+            "success": success_rates(self.results),
+            "real_time_factor": _worst(self.real_time_factors, min),
+            "reference_rate_hz": _worst(self.reference_rates_hz, min),
+            "tick_jitter_p99_ms": _worst(self.tick_jitters_p99_ms, max),
+            "bags": [result.bag for result in self.results if result.bag],
+        }
+
+
+def _worst(values: Sequence[float], pick: Callable[[Sequence[float]], float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return round(pick(finite), 3) if finite else None
+
+
+def plan_episodes(tasks: Sequence[str], episodes: int, seed: int) -> list[EpisodePlan]:
+    """`episodes` of each task in turn, with consecutive seeds."""
+    return [
+        EpisodePlan(task=task, seed=seed + index) for task in tasks for index in range(episodes)
+    ]
+
+
+def run_session(
+    observer: GraphObserver,
+    plans: Sequence[EpisodePlan],
+    bags: Path | None,
+    check: Callable[[], None],
+) -> Session:
+    """Run every planned episode with a progress bar on standard error.
+
+    Args:
+        observer: Joined to the graph.
+        plans: What to run.
+        bags: Where the recorder writes, None when nothing is recorded.
+        check: Raises when the graph has died.
+
+    Raises:
+        GraphTimeoutError: The graph did not come up, or an episode never ended.
+    """
+    from tqdm import tqdm
+
+    session = Session()
+    _wait_for(observer, Phase.IDLE, BRINGUP_TIMEOUT_S, check)
+    with tqdm(plans, desc="episodes", unit="episode") as progress:
+        for plan in progress:
+            progress.set_postfix_str(f"{plan.task} seed {plan.seed}")
+            session.results.append(_run_episode(observer, plan, bags, check))
+            _sample_health(observer, session)
+            done = sum(result.is_success for result in session.results)
+            progress.set_postfix_str(f"{done}/{len(session.results)} successful")
+    return session
+
+
+def _run_episode(
+    observer: GraphObserver, plan: EpisodePlan, bags: Path | None, check: Callable[[], None]
+) -> EpisodeResult:
+    times_s: dict[Phase, float] = {}
+    ended: list[EpisodeState] = []
+
+    def note(state: EpisodeState) -> None:
+        times_s.setdefault(state.phase, time.monotonic())
+        if state.outcome is not None:
+            ended.append(state)
+
+    observer.set_parameters("supervisor", {"task": plan.task, "seed": plan.seed})
+    stop_noting = observer.on_episode(note)
+    try:
+        observer.trigger("supervisor/start_episode")
+        observer.wait_until(lambda: bool(ended), EPISODE_TIMEOUT_S, "the episode to end", check)
+    finally:
+        stop_noting()
+    state = ended[0]
+    if state.phase is Phase.FAULT:
+        observer.trigger("supervisor/recover")
+    _wait_for(observer, Phase.IDLE, EPISODE_TIMEOUT_S, check)
+    outcome = state.outcome.value if state.outcome else ""
+    running_s = times_s.get(Phase.RUNNING, math.nan)
+    return EpisodeResult(
+        episode_id=state.episode_id,
+        task=plan.task,
+        seed=plan.seed,
+        outcome=outcome,
+        duration_s=times_s.get(state.phase, math.nan) - running_s,
+        bag=str(bags / state.episode_id) if bags else "",
+    )
+
+
+def _wait_for(
+    observer: GraphObserver, phase: Phase, timeout_s: float, check: Callable[[], None]
+) -> None:
+    def is_there() -> bool:
+        return observer.episode is not None and observer.episode.phase is phase
+
+    now = observer.episode.phase.value if observer.episode else "unknown"
+    what = f"phase '{phase.value}' (now '{now}'); see the logs of the processes"
+    observer.wait_until(is_there, timeout_s, what, check)
+
+
+def _sample_health(observer: GraphObserver, session: Session) -> None:
+    session.real_time_factors.append(observer.number("sim_cell", "real_time_factor"))
+    session.reference_rates_hz.append(observer.number("impedance_controller", "reference_rate_hz"))
+    session.tick_jitters_p99_ms.append(observer.number("residual_actor", "tick_jitter_p99_ms"))
