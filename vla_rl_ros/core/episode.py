@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episode phases, outcomes and the rules of their order. Knows nothing of ROS or clocks."""
+"""Episode phases, outcomes, the rules of their order and what ends an episode.
+
+Called by the supervisor, which brings the clock. Knows nothing of ROS, threads or files.
+"""
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
-from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import ConfigError, VlaRlError
 
 
 class Phase(enum.Enum):
@@ -74,16 +80,27 @@ _ALLOWED: dict[Phase, frozenset[Phase]] = {
     Phase.READY: frozenset({Phase.RUNNING, Phase.ENDED, Phase.FAULT}),
     Phase.RUNNING: frozenset({Phase.ENDED, Phase.FAULT}),
     Phase.ENDED: frozenset({Phase.IDLE, Phase.RESETTING, Phase.FAULT}),
-    Phase.FAULT: frozenset({Phase.IDLE}),
+    Phase.FAULT: frozenset({Phase.IDLE, Phase.BRINGUP}),
 }
+_OPEN = frozenset({Phase.RESETTING, Phase.READY, Phase.RUNNING})
 
 
 class EpisodeMachine:
     """Holds the present state and refuses transitions out of order."""
 
-    def __init__(self) -> None:
-        """Start in BRINGUP."""
-        self.state = EpisodeState()
+    def __init__(self, first_epoch: int = 0) -> None:
+        """Start in BRINGUP.
+
+        Args:
+            first_epoch: Epoch before the first episode. A supervisor that was started again must
+                begin above its predecessor's, or chunks of that one would pass as fresh.
+        """
+        self.state = EpisodeState(epoch=first_epoch)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an episode has begun and has no outcome yet."""
+        return self.state.phase in _OPEN
 
     def go(self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None) -> None:
         """Change the phase.
@@ -100,8 +117,7 @@ class EpisodeMachine:
             raise EpisodeOrderError(f"cannot go from {self.state.phase.value} to {phase.value}")
         if phase is Phase.ENDED and outcome is None:
             raise EpisodeOrderError("an ended episode needs an outcome")
-        is_open = self.state.phase in (Phase.RESETTING, Phase.READY, Phase.RUNNING)
-        if phase is Phase.FAULT and is_open:
+        if phase is Phase.FAULT and self.is_open:
             outcome = Outcome.FAULT
         self.state = replace(self.state, phase=phase, reason=reason, outcome=outcome)
 
@@ -120,3 +136,130 @@ class EpisodeMachine:
             instruction=instruction,
             seed=seed,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What the cell has to know of a task; one file per task in `config/tasks/`."""
+
+    instruction: str = param(doc="What the policy is told.")
+    time_limit_s: float = param(
+        20.0, doc="Running time after which the episode ends.", unit="s", low=0.5, high=600.0
+    )
+    home_gripper_width_m: float = param(
+        0.08, doc="Finger distance at the start.", unit="m", low=0.0, high=0.08
+    )
+    reset_offset_max_m: float = param(
+        0.02,
+        doc="Bound per axis of the random start offset where no simulator decides it.",
+        unit="m",
+        low=0.0,
+        high=0.1,
+    )
+
+    def __post_init__(self) -> None:
+        """Check bounds and that there is something to say."""
+        check_bounds(self)
+        if not self.instruction.strip():
+            raise ConfigError("TaskConfig.instruction is empty")
+
+
+class SuccessHold:
+    """Success that must last: one decided sample is not enough.
+
+    Example:
+        With a hold of 0.2 s, "decided" at t = 0, 0.1 and 0.2 s is success at 0.2 s; an undecided
+        sample at 0.1 s starts the count anew.
+    """
+
+    def __init__(self, hold_s: float) -> None:
+        """Start undecided.
+
+        Args:
+            hold_s: How long success must last without interruption.
+        """
+        self._hold_s = hold_s
+        self._since_s: float | None = None
+        self._latest_s = 0.0
+
+    def reset(self) -> None:
+        """Forget what was seen."""
+        self._since_s = None
+
+    def update(self, is_decided: bool, now_s: float) -> None:
+        """Take one sample of the judge."""
+        if not is_decided:
+            self._since_s = None
+            return
+        if self._since_s is None:
+            self._since_s = now_s
+        self._latest_s = now_s
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the samples seen span the hold time; silence of the judge adds nothing."""
+        # Stamps are multiples of the judge's period, so compare with a microsecond to spare.
+        return self._since_s is not None and self._latest_s - self._since_s >= self._hold_s - 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known at one moment of a running episode.
+
+    Attributes:
+        elapsed_s: Time in RUNNING.
+        is_success: Whether success has held long enough.
+        operator: The operator's word, None when nothing was said.
+        lost: Why the episode cannot go on, e.g. a silent camera; empty when it can.
+    """
+
+    elapsed_s: float
+    is_success: bool = False
+    operator: bool | None = None
+    lost: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How an episode ended and why, in one sentence."""
+
+    outcome: Outcome
+    reason: str
+
+
+def judge(evidence: Evidence, time_limit_s: float) -> Verdict | None:
+    """Decide whether an episode is over; the operator outranks what is measured.
+
+    Returns:
+        The verdict, None while the episode goes on.
+    """
+    if evidence.operator is not None:
+        outcome = Outcome.SUCCESS if evidence.operator else Outcome.FAILURE
+        return Verdict(outcome=outcome, reason=f"the operator said {outcome.value}")
+    if evidence.is_success:
+        return Verdict(outcome=Outcome.SUCCESS, reason="the task is done")
+    if evidence.lost:
+        return Verdict(outcome=Outcome.FAULT, reason=evidence.lost)
+    if evidence.elapsed_s >= time_limit_s:
+        return Verdict(outcome=Outcome.TIMEOUT, reason=f"not done within {time_limit_s:g} s")
+    return None
+
+
+def episode_id(when: datetime, task: str, index: int) -> str:
+    """Name of an episode and of its bag: sortable by time, safe as a file name.
+
+    Args:
+        when: Start of the episode, UTC.
+        task: Task name.
+        index: Counts the episodes of a supervisor.
+    """
+    return f"{when:%Y%m%dT%H%M%SZ}_{task}_{index:04d}"
+
+
+def planned_task(tasks: Sequence[str], episodes_per_task: int, index: int) -> str:
+    """Task of episode `index` when tasks take turns in blocks.
+
+    Example:
+        Tasks a and b with two episodes each run as a a b b a a b b.
+    """
+    return tasks[index // episodes_per_task % len(tasks)]

@@ -21,7 +21,9 @@ def rotation_error_rad(target_xyzw: FloatArray, measured_xyzw: FloatArray) -> Fl
 
 def offset_pose(pose: Pose, translation_m: FloatArray, rotvec_rad: FloatArray) -> Pose:
     """Add an increment given in base axes: translation added, rotation applied on the left."""
-    rotation = Rotation.from_rotvec(rotvec_rad) * Rotation.from_quat(pose.quat_xyzw)
+    # scipy refuses read-only rotation vectors, which is what actions and twists carry.
+    turn = Rotation.from_rotvec(np.array(rotvec_rad, dtype=np.float64))
+    rotation = turn * Rotation.from_quat(pose.quat_xyzw)
     return Pose(pose.position_m + translation_m, rotation.as_quat())
 
 

@@ -67,6 +67,11 @@ class ImpedanceSettings:
         """Largest static force per axis: stiffness times clip (algorithm: |F| <= K * clip)."""
         return self.stiffness_n_per_m * max(*self.clip_plus_m, *self.clip_minus_m)
 
+    @property
+    def outer_clip_m(self) -> tuple[float, ...]:
+        """Symmetric clip per axis that contains both sides, shape (3,)."""
+        return tuple(max(sides) for sides in zip(self.clip_plus_m, self.clip_minus_m, strict=True))
+
 
 PRESETS: dict[str, ImpedanceSettings] = {
     "compliant": ImpedanceSettings(),

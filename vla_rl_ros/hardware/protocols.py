@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime asks of an arm, a gripper and a camera. Fakes, simulator and vendor SDKs all answer."""
+"""What the runtime asks of an arm, a gripper and a camera; fakes and vendor SDKs answer."""
 
 from __future__ import annotations
 
@@ -39,8 +39,12 @@ class ArmFault:
 
 
 class Arm(Protocol):
-    """One arm behind its control box. Blocking calls may be made from one worker thread at a time;
-    `state`, `mode`, `fault`, `set_reference` and `set_settings` never block and are thread-safe."""
+    """One arm behind its control box.
+
+    Blocking calls may be made from one worker thread at a time. `mode`, `fault`, `set_reference`
+    and `set_settings` never block and are thread-safe; `state` waits for one packet at most; and
+    `stop` may come from any thread, also to end a planned motion early.
+    """
 
     def open(self) -> None:
         """Connect. Raises DeviceError with the fix when the control box does not answer."""
@@ -66,7 +70,10 @@ class Arm(Protocol):
         """Move the spring's set point (base frame) with velocity feed-forward. Wait-free."""
 
     def set_settings(self, settings: ImpedanceSettings) -> None:
-        """Change stiffness and damping while engaged; clip changes need `start_impedance`."""
+        """Change stiffness and damping while engaged.
+
+        Other clips need `start_impedance`, which keeps the reference when already engaged.
+        """
 
     def stop(self) -> None:
         """Bring the arm to rest by torque control and leave impedance. Blocks <= 0.5 s."""
@@ -82,25 +89,32 @@ class Arm(Protocol):
 
 
 class Gripper(Protocol):
-    """One parallel gripper. All motion calls block; `state` does not."""
+    """One parallel gripper, used from one thread.
+
+    Commands return at once and are watched with `poll`, so that one thread can replace a command
+    that has been overtaken: `stop` first, then the new command.
+    """
 
     def open(self) -> None:
-        """Connect."""
+        """Connect. Raises DeviceError with the fix when the gripper does not answer."""
 
     def close(self) -> None:
         """Disconnect; idempotent."""
 
     def state(self) -> GripperState:
-        """Newest measured state."""
+        """Newest measured state; may wait some ms for the next packet. Raises DeviceError."""
 
-    def move(self, width_m: float) -> None:
-        """Move the fingers to a width without grasping force."""
+    def start_move(self, width_m: float) -> None:
+        """Begin to move the fingers to a width without grasping force."""
 
-    def grasp(self, force_n: float) -> None:
-        """Close on whatever is between the fingers and hold it."""
+    def start_grasp(self) -> None:
+        """Begin to close on whatever is between the fingers, holding it with force."""
+
+    def poll(self) -> bool:
+        """Whether the last command has ended. Raises DeviceError when it failed."""
 
     def stop(self) -> None:
-        """Abort the running command; safe to call from another thread."""
+        """Abort the running command; no error when there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,5 +154,7 @@ class Camera(Protocol):
         """Valid after `open`."""
 
     def read(self, timeout_s: float) -> Image | None:
-        """Wait for the next frame; None when none came in time. Raises DeviceError when the
-        device is gone for good."""
+        """Wait for the next frame; None when none came in time.
+
+        Raises DeviceError when the device is gone for good.
+        """

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package for ament_python (`colcon build`) and for pip; package.xml owns the version."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "vla_rl_ros"
+MANIFEST = ElementTree.parse("package.xml").getroot()
+
+# One executable per process of the graph; two nodes share the process `arm`.
+PROCESSES = [
+    "arm",
+    "camera",
+    "vla_inference",
+    "residual_actor",
+    "intervention",
+    "supervisor",
+    "recorder",
+    "sim_cell",
+]
+
+CORE = [
+    "franky-control",
+    "mcap",
+    "mcap-ros2-support",
+    "numpy",
+    "psutil",
+    "pyyaml",
+    "rosbags",
+    "scipy",
+    "tqdm",
+    "zstandard",
+]
+TEST = ["hypothesis", "pytest<9", "pytest-timeout", "pytest-xdist"]
+EXTRAS = {
+    "sim": ["franky-sim", "gymnasium", "matplotlib", "mujoco", "pillow"],
+    "hardware": ["pyrealsense2"],
+    "learning": ["onnxruntime", "torch", "transformers"],
+    # ROS itself for machines without a ROS install; the three wheels select one distribution.
+    "ros": [
+        "ros-kilted-common-interfaces",
+        "ros-kilted-rclpy",
+        "ros-kilted-rmw-fastrtps-cpp",
+        "xacro",
+    ],
+    "test": TEST,
+    "dev": [
+        *TEST,
+        "colcon-common-extensions",
+        "import-linter",
+        "mypy",
+        "pre-commit",
+        "ruff",
+        "types-PyYAML",
+    ],
+}
+
+
+def installed_tree(folder: str) -> list[tuple[str, list[str]]]:
+    """List the files of a folder for share/, one row per directory."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    rows: dict[str, list[str]] = {}
+    for path in files:
+        if "__pycache__" not in path.parts:
+            rows.setdefault(f"share/{NAME}/{path.parent}", []).append(str(path))
+    return list(rows.items())
+
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=" ".join((MANIFEST.findtext("description") or "").split()),
+    maintainer=MANIFEST.findtext("maintainer"),
+    maintainer_email=MANIFEST.find("maintainer").attrib["email"],
+    license=MANIFEST.findtext("license"),
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed", "sim/assets/**"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        # pip puts console scripts into bin/, where `ros2 run` and `ros2 launch` do not look.
+        (f"lib/{NAME}", [f"scripts/libexec/{process}" for process in PROCESSES]),
+        *(row for folder in ("launch", "config", "urdf") for row in installed_tree(folder)),
+    ],
+    entry_points={
+        "console_scripts": [
+            "vla-rl-ros = vla_rl_ros.tools.cli:main",
+            *(f"{process} = vla_rl_ros.ros.nodes.{process}:main" for process in PROCESSES),
+        ],
+    },
+    python_requires=">=3.10",
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    # colcon reads this one to choose pytest; newer setuptools drop it, hence the extra `test` as well.
+    tests_require=["pytest"],
+    zip_safe=False,
+)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the records of an MCAP file from front to back, also when its end is missing.
+
+The readers of the `mcap` package either need the index at the end of the file or take a record
+that was cut off for a shorter one; after a kill neither will do.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema
+from mcap.stream_reader import CRCValidationError, get_chunk_data_stream
+
+from vla_rl_ros.core.errors import BagError
+
+_MAGIC = b"\x89MCAP0\r\n"
+_HEADER = struct.Struct("<BQ")
+_CHUNK_PREFIX = struct.Struct("<QQQI")
+
+
+@dataclass(slots=True, kw_only=True)
+class ScanResult:
+    """What a scan found out about the file besides its records.
+
+    Attributes:
+        is_sealed: The file has its index and closing magic.
+        num_cut_bytes: Bytes at the end that belong to no complete record.
+        num_damaged_chunks: Chunks whose checksum or compression is wrong.
+    """
+
+    is_sealed: bool = False
+    num_cut_bytes: int = 0
+    num_damaged_chunks: int = 0
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether the file ends as a completely written MCAP file does."""
+    if path.stat().st_size < 2 * len(_MAGIC):
+        return False
+    with path.open("rb") as file:
+        file.seek(-len(_MAGIC), io.SEEK_END)
+        return file.read() == _MAGIC
+
+
+def scan(path: Path, result: ScanResult | None = None) -> Iterator[McapRecord]:
+    """Yield the schemas, channels, messages and metadata of the data section in file order.
+
+    Messages of a chunk that was cut off are yielded as far as they are complete.
+
+    Args:
+        path: The MCAP file.
+        result: Filled in while scanning.
+
+    Raises:
+        BagError: The file is not MCAP.
+    """
+    result = result if result is not None else ScanResult()
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise BagError(f"{path} is not an MCAP file")
+        yield from _scan_records(file, size, result)
+    result.is_sealed = is_sealed(path)
+
+
+def _scan_records(file: BinaryIO, size: int, result: ScanResult) -> Iterator[McapRecord]:
+    while True:
+        left = size - file.tell()
+        if left < _HEADER.size:
+            result.num_cut_bytes = left
+            return
+        opcode, length = _HEADER.unpack(file.read(_HEADER.size))
+        if opcode == Opcode.DATA_END:
+            return
+        if length > left - _HEADER.size:
+            result.num_cut_bytes = left
+            if opcode == Opcode.CHUNK:
+                yield from _records_of_cut_chunk(file.read())
+            return
+        if opcode == Opcode.CHUNK:
+            yield from _records_of_chunk(file.read(length), result)
+        elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.MESSAGE, Opcode.METADATA):
+            yield from _records(_HEADER.pack(opcode, length) + file.read(length))
+        else:
+            file.seek(length, io.SEEK_CUR)
+
+
+def _records_of_chunk(body: bytes, result: ScanResult) -> Iterator[McapRecord]:
+    chunk: Chunk = Chunk.read(ReadDataStream(io.BytesIO(body)))
+    try:
+        stream, length = get_chunk_data_stream(chunk, validate_crc=True)
+    except (CRCValidationError, zstandard.ZstdError, RuntimeError):
+        result.num_damaged_chunks += 1
+        return
+    yield from _records(stream.read(length))
+
+
+def _records_of_cut_chunk(body: bytes) -> Iterator[McapRecord]:
+    # Layout: start, end, uncompressed size, checksum, name of the compression, length, records.
+    offset = _CHUNK_PREFIX.size
+    if len(body) < offset + 4:
+        return
+    (name_length,) = struct.unpack_from("<I", body, offset)
+    name = body[offset + 4 : offset + 4 + name_length].decode("ascii", "replace")
+    yield from _records(_decompress_start(name, body[offset + 4 + name_length + 8 :]))
+
+
+def _decompress_start(compression: str, data: bytes) -> bytes:
+    if not compression:
+        return data
+    if compression != "zstd":
+        return b""
+    try:
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    except zstandard.ZstdError:
+        return b""
+
+
+def _records(data: bytes) -> Iterator[McapRecord]:
+    """Records of a run of bytes; the last one is left out unless it is complete."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        opcode, length = _HEADER.unpack_from(data, offset)
+        offset += _HEADER.size
+        if offset + length > len(data):
+            return
+        stream = ReadDataStream(io.BytesIO(data[offset : offset + length]))
+        offset += length
+        if opcode == Opcode.MESSAGE:
+            yield Message.read(stream, length)
+        elif opcode == Opcode.CHANNEL:
+            yield Channel.read(stream)
+        elif opcode == Opcode.SCHEMA:
+            yield Schema.read(stream)
+        elif opcode == Opcode.METADATA:
+            yield Metadata.read(stream)

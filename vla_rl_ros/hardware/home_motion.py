@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The motion to home: gripper and joints first, then straight to where the task starts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vla_rl_ros.core.errors import DeviceError
+from vla_rl_ros.core.geometry import offset_pose
+from vla_rl_ros.core.reference import ReferenceLimits
+from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.hardware.control_types import HomeRequest
+from vla_rl_ros.hardware.gripper_worker import GripperWorker
+from vla_rl_ros.hardware.protocols import Arm
+
+GRIPPER_LIMIT_S = 5.0
+
+
+def go_home(
+    arm: Arm, gripper: GripperWorker | None, request: HomeRequest, limits: ReferenceLimits
+) -> None:
+    """Leave impedance control and move home; blocks until arm and gripper are there.
+
+    Args:
+        arm: An arm without fault.
+        gripper: Moves while the joints move; None for an arm without gripper.
+        request: Configuration, offset and speeds.
+        limits: The place the offset leads to must lie in their box.
+
+    Raises:
+        DeviceError: The arm refuses, or the offset leads out of the box.
+    """
+    arm.stop()
+    if gripper is not None:
+        gripper.submit(request.gripper_width_m)
+    arm.move_joints(np.array(request.q_rad), request.joint_speed)
+    offset_m = np.array(request.offset_m)
+    if offset_m.any():
+        _offset_tcp(arm, offset_m, request.tcp_speed, limits)
+    if gripper is not None:
+        gripper.move_and_wait(request.gripper_width_m, GRIPPER_LIMIT_S)
+
+
+def _offset_tcp(arm: Arm, offset_m: FloatArray, speed: float, limits: ReferenceLimits) -> None:
+    pose = offset_pose(arm.state().pose, offset_m, np.zeros(3))
+    position_m = pose.position_m
+    if (np.clip(position_m, limits.box_min_m, limits.box_max_m) != position_m).any():
+        raise DeviceError(
+            f"home_offset_m={offset_m.tolist()} leads to {position_m.round(3).tolist()} m, "
+            "outside the workspace box"
+        )
+    arm.move_tcp(pose, speed)

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings managed nodes up in order and knows how each of them is doing.
+
+`NodeHealth` listens to /diagnostics; `BringUp` talks to the lifecycle services. Both are used by
+the supervisor only, from its own thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.node import Node
+
+from vla_rl_ros.ros.diagnostics import Level
+from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause
+
+STATE_TIMEOUT_S = 3.0
+RETRY_PAUSE_S = 0.5
+LOOK_PAUSE_S = 0.25
+_UP = {
+    State.PRIMARY_STATE_UNCONFIGURED: (Transition.TRANSITION_CONFIGURE, "configure"),
+    State.PRIMARY_STATE_INACTIVE: (Transition.TRANSITION_ACTIVATE, "activate"),
+}
+_DOWN = {
+    State.PRIMARY_STATE_ACTIVE: (Transition.TRANSITION_DEACTIVATE, "deactivate"),
+    State.PRIMARY_STATE_INACTIVE: (Transition.TRANSITION_CLEANUP, "cleanup"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Newest diagnostics of a node.
+
+    Attributes:
+        level: Severity.
+        message: Sentence for the operator.
+        values: Counters and gauges.
+        received_s: Monotonic time of arrival.
+        error_since_s: When the level became ERROR, None while it is not.
+    """
+
+    level: Level
+    message: str
+    values: dict[str, str]
+    received_s: float
+    error_since_s: float | None
+
+
+class NodeHealth:
+    """Newest report per node."""
+
+    def __init__(self) -> None:
+        """Start knowing nothing."""
+        self.reports: dict[str, Report] = {}
+
+    def note(self, message: DiagnosticArray, now_s: float) -> None:
+        """Take a message of /diagnostics."""
+        for status in message.status:
+            name = status.name.rsplit("/", 1)[-1]
+            raw = status.level[0] if isinstance(status.level, bytes) else status.level
+            # STALE is said by aggregators only, and means no less than ERROR.
+            level = Level(min(raw, Level.ERROR))
+            before = self.reports.get(name)
+            error_since_s = before.error_since_s if before else None
+            if level is Level.ERROR and error_since_s is None:
+                error_since_s = now_s
+            self.reports[name] = Report(
+                level=level,
+                message=status.message,
+                values={pair.key: pair.value for pair in status.values},
+                received_s=now_s,
+                error_since_s=error_since_s if level is Level.ERROR else None,
+            )
+
+    def sentence(self, node: str) -> str:
+        """What the node itself says about its trouble."""
+        report = self.reports.get(node)
+        return report.message if report else "it has sent no diagnostics"
+
+    def trouble(self, nodes: Sequence[str], now_s: float, limit_s: float) -> str:
+        """Why the first of `nodes` in trouble cannot work, empty when all can.
+
+        Args:
+            nodes: Nodes that are needed. One that was never heard is not in trouble.
+            now_s: Monotonic time.
+            limit_s: How long silence or an error may last.
+        """
+        for node in nodes:
+            report = self.reports.get(node)
+            if report is None:
+                continue
+            if now_s - report.received_s > limit_s:
+                return f"{node} has been silent for {now_s - report.received_s:.1f} s"
+            if report.error_since_s is not None and now_s - report.error_since_s > limit_s:
+                return f"{node}: {report.message}"
+        return ""
+
+
+class BringUp:
+    """Drives the lifecycle of nodes through their services."""
+
+    def __init__(
+        self, node: Node, names: Sequence[str], health: NodeHealth, say: Callable[[str], None]
+    ) -> None:
+        """Create the clients.
+
+        Args:
+            node: Owns the clients.
+            names: Managed nodes in the order in which they come up.
+            health: Asked for the reason when a node fails.
+            say: Told what happens.
+        """
+        self.names = tuple(names)
+        self._health = health
+        self._say = say
+        self._get: dict[str, Any] = {
+            n: node.create_client(GetState, f"{n}/get_state") for n in names
+        }
+        self._change: dict[str, Any] = {
+            n: node.create_client(ChangeState, f"{n}/change_state") for n in names
+        }
+
+    def up(self, timeout_s: float, clock: Clock) -> Steps[None]:
+        """Configure and activate every node in order; nodes that are active stay as they are.
+
+        Raises:
+            StepError: Names the node that failed and what it says.
+        """
+        for name in self.names:
+            yield from self.node_up(name, timeout_s, clock)
+
+    def node_up(self, name: str, timeout_s: float, clock: Clock) -> Steps[None]:
+        """Configure and activate one node, trying again until the time is up.
+
+        Raises:
+            StepError: As `up`.
+        """
+        until_s = clock() + timeout_s
+        is_told = False
+        while True:
+            state = yield from self.state(name, max(until_s - clock(), 0.1), clock)
+            if state == State.PRIMARY_STATE_ACTIVE:
+                return
+            if state not in _UP:
+                raise StepError(f"{name} has been shut down; start its process again")
+            transition, verb = _UP[state]
+            if (yield from self._do(name, transition, max(until_s - clock(), 0.1), clock)):
+                continue
+            sentence = f"{name} could not {verb}: {self._health.sentence(name)}"
+            if clock() >= until_s:
+                raise StepError(sentence)
+            if not is_told:
+                self._say(f"{sentence}; trying for {until_s - clock():.0f} s more")
+                is_told = True
+            yield from pause(RETRY_PAUSE_S, clock)
+
+    def down(self, timeout_s: float, clock: Clock) -> Steps[None]:
+        """Deactivate and clean up every node, last first, as far as each one allows it."""
+        for name in reversed(self.names):
+            try:
+                yield from self._node_down(name, timeout_s, clock)
+            except StepError as error:  # noqa: PERF203 - the others must come down all the same
+                self._say(str(error))
+
+    def _node_down(self, name: str, timeout_s: float, clock: Clock) -> Steps[None]:
+        for state, (transition, _) in _DOWN.items():
+            if (yield from self.state(name, STATE_TIMEOUT_S, clock)) == state:
+                yield from self._do(name, transition, timeout_s, clock)
+
+    def attend(self, is_wanted: Callable[[], bool], timeout_s: float, clock: Clock) -> Steps[None]:
+        """Look at each node once, and bring up one whose process was started again.
+
+        Args:
+            is_wanted: Asked before each look; nothing is brought up while it says no.
+            timeout_s: Patience with a node that comes up.
+            clock: Monotonic time.
+        """
+        for name in self.names:
+            yield from pause(LOOK_PAUSE_S, clock)
+            if is_wanted() and self._change[name].service_is_ready():
+                try:
+                    yield from self._attend_one(name, timeout_s, clock)
+                except StepError as error:
+                    self._say(str(error))
+
+    def _attend_one(self, name: str, timeout_s: float, clock: Clock) -> Steps[None]:
+        state = yield from self.state(name, STATE_TIMEOUT_S, clock)
+        # An inactive node has stopped itself for a reason: that is left to `recover`.
+        if state == State.PRIMARY_STATE_UNCONFIGURED:
+            self._say(f"{name} was started again and is brought up")
+            yield from self.node_up(name, timeout_s, clock)
+
+    def state(self, name: str, timeout_s: float, clock: Clock) -> Steps[int]:
+        """Primary lifecycle state of a node.
+
+        Raises:
+            StepError: It does not answer.
+        """
+        client: Any = self._get[name]
+        try:
+            response = yield from call(client, GetState.Request(), timeout_s, clock)
+        except StepError as error:
+            raise StepError(f"{name} does not answer; is its process running? {error}") from error
+        return int(response.current_state.id)
+
+    def _do(self, name: str, transition: int, timeout_s: float, clock: Clock) -> Steps[bool]:
+        client: Any = self._change[name]
+        request = ChangeState.Request(transition=Transition(id=transition))
+        response = yield from call(client, request, timeout_s, clock)
+        return bool(response.success)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the cell into the start of an episode: arm home with an offset, gripper, simulated scene.
+
+Used by the supervisor only. The gate is silent meanwhile, because the phase is not RUNNING.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from rcl_interfaces.srv import SetParameters
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from vla_rl_ros.core.episode import TaskConfig
+from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, trigger
+
+CONTROLLER = "impedance_controller"
+SIM_CELL = "sim_cell"
+CALL_TIMEOUT_S = 5.0
+
+
+class CellReset:
+    """Clients of everything that takes part in a reset."""
+
+    def __init__(self, node: Node, *, has_simulator: bool, clock: Clock) -> None:
+        """Create the clients.
+
+        Args:
+            node: Owns the clients.
+            has_simulator: Whether `sim_cell` decides the start and arranges the scene.
+            clock: Monotonic time.
+        """
+        self._clock = clock
+        self._home: Any = node.create_client(Trigger, f"{CONTROLLER}/home")
+        self._recover: Any = node.create_client(Trigger, f"{CONTROLLER}/recover")
+        self._set: dict[str, Any] = {
+            CONTROLLER: node.create_client(SetParameters, f"{CONTROLLER}/set_parameters")
+        }
+        self._scene: dict[str, Any] = {}
+        if has_simulator:
+            self._set[SIM_CELL] = node.create_client(SetParameters, f"{SIM_CELL}/set_parameters")
+            for step in ("prepare", "reset"):
+                self._scene[step] = node.create_client(Trigger, f"{SIM_CELL}/{step}")
+
+    def reset(self, name: str, task: TaskConfig, seed: int, home_timeout_s: float) -> Steps[None]:
+        """Bring the cell into the start that task and seed stand for.
+
+        Args:
+            name: Task name.
+            task: Its config.
+            seed: Seed of the start.
+            home_timeout_s: For the arm to reach its start.
+
+        Raises:
+            StepError: Names the service that refused or did not answer.
+        """
+        start: dict[str, list[float] | float]
+        if self._scene:
+            yield from self._set_parameters(SIM_CELL, {"task": name, "seed": seed})
+            answer = yield from self._trigger(self._scene["prepare"], CALL_TIMEOUT_S)
+            start = {"home_offset_m": _start_offset(answer)}
+        else:
+            bound_m = task.reset_offset_max_m
+            offset_m = np.random.default_rng(seed).uniform(-bound_m, bound_m, 3)
+            start = {"home_offset_m": offset_m.tolist()}
+        start["home_gripper_width_m"] = task.home_gripper_width_m
+        yield from self._set_parameters(CONTROLLER, start)
+        yield from self._trigger(self._home, home_timeout_s)
+        if self._scene:
+            yield from self._trigger(self._scene["reset"], CALL_TIMEOUT_S)
+
+    def recover_arm(self) -> Steps[str]:
+        """Clear the arm's fault; returns what the controller says.
+
+        Raises:
+            StepError: The controller refused or did not answer.
+        """
+        return (yield from self._trigger(self._recover, CALL_TIMEOUT_S))
+
+    def _trigger(self, client: Any, timeout_s: float) -> Steps[str]:  # noqa: ANN401 - rclpy client
+        return trigger(client, Trigger.Request(), timeout_s, self._clock)
+
+    def _set_parameters(self, node: str, values: dict[str, Any]) -> Steps[None]:
+        parameters = [Parameter(k, value=v).to_parameter_msg() for k, v in values.items()]
+        request = SetParameters.Request(parameters=parameters)
+        response = yield from call(self._set[node], request, CALL_TIMEOUT_S, self._clock)
+        for name, result in zip(values, response.results, strict=True):
+            if not result.successful:
+                raise StepError(f"{node} refused {name}={values[name]!r}: {result.reason}")
+
+
+def _start_offset(answer: str) -> list[float]:
+    """Offset of the start from the arm's home position, base axes, as `prepare` answered."""
+    try:
+        offset_m = [float(value) for value in json.loads(answer)["start_offset_m"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StepError(f"{SIM_CELL}/prepare answered nonsense: {answer!r}") from error
+    if len(offset_m) != 3 or not np.isfinite(offset_m).all():
+        raise StepError(f"{SIM_CELL}/prepare answered nonsense: {answer!r}")
+    return offset_m

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the supervisor perceives of the cell: health, arm faults, chunks, success, the view.
+
+Fast topics are sampled when asked for; only rare ones have callbacks. Used from one thread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_rl_ros.core.episode import EpisodeState, SuccessHold
+from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.types import Pose
+from vla_rl_ros.ros.action_codecs import SOURCE_CHANNELS
+from vla_rl_ros.ros.bringup import NodeHealth
+from vla_rl_ros.ros.channels import NS_PER_S, decode_channels, from_stamp
+from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_pose
+from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.markers import View
+from vla_rl_ros.ros.sampler import Sampler, Tap
+from vla_rl_ros.ros.steps import Clock
+
+CONTROLLER = "impedance_controller"
+OUTCOME_TOPICS = {"ground_truth": "sim/success", "classifier": "task/success", "operator": ""}
+STALE_AFTER_S = 1.0
+"""Age at which a pose or a driver is no longer shown."""
+EPOCH_CHANNEL = "chunk.epoch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is watched, and how patiently.
+
+    Attributes:
+        nodes: Nodes that an episode needs.
+        outcome_source: A key of `OUTCOME_TOPICS`.
+        success_hold_s: How long success must last.
+        silence_limit_s: How long a node may be silent or in error.
+    """
+
+    nodes: tuple[str, ...]
+    outcome_source: str
+    success_hold_s: float
+    silence_limit_s: float
+
+
+class CellSenses:
+    """Subscriptions of the supervisor and the questions they answer."""
+
+    def __init__(self, node: LifecycleNode, watch: Watch, clock: Clock) -> None:
+        """Listen.
+
+        Args:
+            node: Owns the subscriptions.
+            watch: What matters.
+            clock: Monotonic time.
+        """
+        self._node = node
+        self._watch = watch
+        self._clock = clock
+        self.health = NodeHealth()
+        self._hold = SuccessHold(watch.success_hold_s)
+        self._chunk_epoch: int | None = None
+        self._endpoints = Endpoints(node)
+        self._endpoints.reader("policy/chunk", self._on_chunk)
+        topic = OUTCOME_TOPICS[watch.outcome_source]
+        if topic:
+            self._endpoints.reader(topic, self._on_success)
+        # All nodes report within the same second; the queue must hold them all.
+        self._diagnostics = node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50)
+        )
+        self._sampler = Sampler(node)
+        self._controller: Tap[JointState] = self._sampler.tap("arm/controller_state")
+        self._pose: Tap[PoseStamped] = self._sampler.tap("arm/tcp_pose")
+        self._target: Tap[PoseStamped] = self._sampler.tap("arm/target_pose")
+        self._executed: Tap[JointState] = self._sampler.tap("action/executed")
+
+    def destroy(self) -> None:
+        """Stop listening."""
+        self._endpoints.destroy()
+        self._node.destroy_subscription(self._diagnostics)
+        self._sampler.destroy()
+
+    def begin_watch(self) -> None:
+        """Forget success that was seen before now."""
+        self._hold.reset()
+
+    def is_success(self) -> bool:
+        """Whether success has held long enough."""
+        return self._hold.is_held
+
+    def has_chunk(self, epoch: int) -> bool:
+        """Whether the newest chunk belongs to this epoch."""
+        return self._chunk_epoch == epoch
+
+    def arm_fault(self) -> str:
+        """Why the arm is not in control, empty when it is or was never heard."""
+        if self._controller_channel("mode.fault") < 0.5:
+            return ""
+        return f"arm: {self.health.sentence(CONTROLLER)}"
+
+    def lost(self) -> str:
+        """Why no episode can go on, empty when one can."""
+        watch = self._watch
+        return self.health.trouble(watch.nodes, self._clock(), watch.silence_limit_s)
+
+    def stopped(self) -> str:
+        """Why the arm no longer follows though it is well, empty when it does."""
+        if self._controller_channel("mode.stopped") < 0.5:
+            return ""
+        return "the arm was stopped because no target came; see intervention and residual_actor"
+
+    def view(self, episode: EpisodeState, box: dict[str, list[float]]) -> View:
+        """What there is to draw.
+
+        Args:
+            episode: Present state.
+            box: Corners of the workspace box and clips by name, as far as they are known.
+        """
+        return View(
+            episode=episode,
+            box_min_m=box.get("box_min_m"),
+            box_max_m=box.get("box_max_m"),
+            clip_plus_m=self._clip("clip_plus"),
+            clip_minus_m=self._clip("clip_minus"),
+            measured=self._fresh_pose(self._pose),
+            target=self._fresh_pose(self._target),
+            driver=self._driver(),
+        )
+
+    def _clip(self, prefix: str) -> list[float] | None:
+        values = [self._controller_channel(f"{prefix}.{axis}_m", -1.0) for axis in "xyz"]
+        return values if min(values) > 0.0 else None
+
+    def _controller_channel(self, name: str, default: float = 0.0) -> float:
+        message = self._controller.newest()
+        if message is None or name not in message.name:
+            return default
+        return float(message.position[list(message.name).index(name)])
+
+    def _is_fresh(self, message: Any) -> bool:  # noqa: ANN401 - any stamped message
+        if message is None:
+            return False
+        age_ns = self._node.get_clock().now().nanoseconds - from_stamp(message.header.stamp)
+        return bool(age_ns < STALE_AFTER_S * NS_PER_S)
+
+    def _fresh_pose(self, tap: Tap[PoseStamped]) -> Pose | None:
+        message = tap.newest()
+        if message is None or not self._is_fresh(message):
+            return None
+        try:
+            return decode_pose(message)
+        except InvalidCommandError:
+            # Whoever acts on this topic counts and reports it; here is nothing to draw.
+            return None
+
+    def _driver(self) -> str:
+        message = self._executed.newest()
+        if message is None or not self._is_fresh(message):
+            return ""
+        values = dict(zip(message.name, message.position, strict=False))
+        active = [name for name in SOURCE_CHANNELS if values.get(name, 0.0) > 0.5]
+        return active[0].removeprefix("source.") if active else ""
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.health.note(message, self._clock())
+
+    def _on_chunk(self, message: JointTrajectory) -> None:
+        names = list(message.joint_names)
+        if EPOCH_CHANNEL in names and message.points:
+            values = message.points[0].positions
+            if len(values) == len(names):
+                self._chunk_epoch = int(values[names.index(EPOCH_CHANNEL)])
+
+    def _on_success(self, message: JointState) -> None:
+        try:
+            channels = decode_channels(message, SUCCESS_CHANNELS)
+        except InvalidCommandError as error:
+            self._node.get_logger().warning(
+                f"success message refused: {error}", throttle_duration_sec=5.0
+            )
+            return
+        is_decided = channels["success.decided"] > 0.5
+        self._hold.update(is_decided, from_stamp(message.header.stamp) / NS_PER_S)

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of the cell: bring-up, episodes one after the other, fault latch and recovery.
+
+Owns the episode machine and decides every phase. What it needs of the graph comes through `Ports`,
+so the whole life runs in a test without ROS. Called by the supervisor from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from vla_rl_ros.core.episode import (
+    EpisodeMachine,
+    EpisodeOrderError,
+    EpisodeState,
+    Evidence,
+    Outcome,
+    Phase,
+    TaskConfig,
+    Verdict,
+    episode_id,
+    judge,
+)
+from vla_rl_ros.ros.steps import Clock, Sequence, StepError, Steps, pause, wait_for
+
+Answer = Callable[[bool, str], None]
+"""Called once with success and a sentence when a request has been carried out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeOrder:
+    """What the next episode shall be.
+
+    Attributes:
+        task: Task name.
+        config: Its config.
+        instruction: What the policy is told.
+        seed: Seed of the start.
+    """
+
+    task: str
+    config: TaskConfig
+    instruction: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long each wait may last.
+
+    Attributes:
+        ready_min_s: Least time in READY; the recorder opens its bag in it.
+        first_chunk_timeout_s: For the policy to send its first chunk.
+        ended_s: Time in ENDED; the recorder closes its bag in it.
+        clear_timeout_s: For the fault to vanish after the arm was recovered.
+    """
+
+    ready_min_s: float = 0.3
+    first_chunk_timeout_s: float = 5.0
+    ended_s: float = 0.3
+    clear_timeout_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What the life of the cell needs of the graph.
+
+    Attributes:
+        bring_up: Steps that bring every node up.
+        bring_down: Steps that bring every node down.
+        reset: Steps that bring the cell into the start of an episode.
+        recover_arm: Steps that clear the arm's fault.
+        next_order: The next episode when one is due without being asked, else None.
+        asked_order: The episode that an operator's request stands for.
+        begin_watch: Called when RUNNING begins, forgets old evidence.
+        is_success: Whether success has held long enough.
+        has_chunk: Whether a chunk of this epoch was seen.
+        arm_fault: Why the arm is not in control, empty when it is.
+        lost: Why no episode can go on, empty when one can.
+        stopped: Why the arm no longer follows targets though it is well, empty when it does.
+        publish: Publishes a state.
+        say: Tells the operator.
+        clock: Monotonic time.
+        utc_now: Wall time for episode names.
+    """
+
+    bring_up: Callable[[], Steps[None]]
+    bring_down: Callable[[], Steps[None]]
+    reset: Callable[[EpisodeOrder], Steps[None]]
+    recover_arm: Callable[[], Steps[str]]
+    next_order: Callable[[], EpisodeOrder | None]
+    asked_order: Callable[[], EpisodeOrder]
+    begin_watch: Callable[[], None]
+    is_success: Callable[[], bool]
+    has_chunk: Callable[[int], bool]
+    arm_fault: Callable[[], str]
+    lost: Callable[[], str]
+    stopped: Callable[[], str]
+    publish: Callable[[EpisodeState], None]
+    say: Callable[[str], None]
+    clock: Clock
+    utc_now: Callable[[], datetime]
+
+
+class EpisodeRunner:
+    """Runs the cell; `tick` advances it."""
+
+    def __init__(self, ports: Ports, timing: Timing, first_epoch: int = 0) -> None:
+        """Start in BRINGUP.
+
+        Args:
+            ports: The graph.
+            timing: Waits.
+            first_epoch: Epoch before the first episode.
+        """
+        self._ports = ports
+        self._timing = timing
+        self._machine = EpisodeMachine(first_epoch)
+        self._sequence = Sequence()
+        self._asked: EpisodeOrder | None = None
+        self._is_recovering = False
+        self._operator: bool | None = None
+        self._count = 0
+        self._sequence.start(self._live())
+
+    @property
+    def state(self) -> EpisodeState:
+        """What is published now."""
+        return self._machine.state
+
+    def tick(self) -> None:
+        """Notice an arm fault, then advance to the next wait."""
+        fault = self._ports.arm_fault()
+        if fault and self.state.phase not in (Phase.FAULT, Phase.BRINGUP):
+            self._latch(fault)
+        try:
+            self._sequence.tick()
+        except StepError as error:
+            self._latch(str(error))
+
+    def close(self) -> None:
+        """End an open episode as aborted; nothing runs afterwards."""
+        self._sequence.cancel()
+        if self._machine.is_open:
+            self._go(Phase.ENDED, reason="the supervisor stops", outcome=Outcome.ABORTED)
+
+    def ask_start(self) -> str:
+        """Ask for an episode.
+
+        Raises:
+            EpisodeOrderError: One is open, nodes are missing or a fault is latched.
+        """
+        if self.state.phase is not Phase.IDLE or self._asked is not None:
+            raise EpisodeOrderError(f"the cell is {self.state.phase.value}, not idle")
+        lost = self._ports.lost()
+        if lost:
+            raise EpisodeOrderError(lost)
+        self._asked = self._ports.asked_order()
+        return f"{self._asked.task} with seed {self._asked.seed}"
+
+    def ask_end(self, *, is_success: bool) -> str:
+        """Take the operator's word on the running episode.
+
+        Raises:
+            EpisodeOrderError: No episode runs.
+        """
+        if self.state.phase is not Phase.RUNNING:
+            raise EpisodeOrderError(f"the cell is {self.state.phase.value}, no episode runs")
+        self._operator = is_success
+        return self.state.episode_id
+
+    def ask_recover(self, answer: Answer) -> None:
+        """Ask to leave a latched fault; `answer` is called when that is done or has failed."""
+        if self.state.phase is Phase.BRINGUP and not self._sequence.is_running:
+            self._sequence.start(self._live())
+            answer(True, "bringing the nodes up")
+        elif self.state.phase is not Phase.FAULT:
+            answer(True, f"nothing to recover, the cell is {self.state.phase.value}")
+        elif self._is_recovering:
+            answer(False, "a recovery is already running")
+        else:
+            self._sequence.start(self._recover(answer))
+
+    def ask_down(self, answer: Answer) -> None:
+        """Ask for every node to be brought down; `ask_recover` brings them up again.
+
+        Raises:
+            EpisodeOrderError: The cell is not idle.
+        """
+        if self.state.phase is not Phase.IDLE:
+            raise EpisodeOrderError(f"the cell is {self.state.phase.value}, not idle")
+        self._sequence.start(self._down(answer))
+
+    def _go(self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None) -> None:
+        self._machine.go(phase, reason=reason, outcome=outcome)
+        self._ports.publish(self.state)
+
+    def _latch(self, reason: str) -> None:
+        self._sequence.cancel()
+        self._asked = None
+        self._ports.say(f"fault: {reason}")
+        self._go(Phase.FAULT, reason=reason)
+
+    def _live(self) -> Steps[None]:
+        self._ports.publish(self.state)
+        yield from self._ports.bring_up()
+        self._go(Phase.IDLE)
+        yield from self._episodes()
+
+    def _episodes(self) -> Steps[None]:
+        while True:
+            order = None
+            while order is None:
+                yield
+                order, self._asked = self._asked, None
+                if order is None and not self._ports.lost():
+                    order = self._ports.next_order()
+            yield from self._episode(order)
+
+    def _episode(self, order: EpisodeOrder) -> Steps[None]:
+        self._machine.begin(
+            episode_id=episode_id(self._ports.utc_now(), order.task, self._count),
+            task=order.task,
+            instruction=order.instruction,
+            seed=order.seed,
+        )
+        self._count += 1
+        self._ports.publish(self.state)
+        try:
+            verdict = yield from self._until_verdict(order)
+        except StepError as error:
+            verdict = Verdict(outcome=Outcome.FAULT, reason=str(error))
+        self._ports.say(f"{self.state.episode_id}: {verdict.outcome.value}, {verdict.reason}")
+        self._go(Phase.ENDED, reason=verdict.reason, outcome=verdict.outcome)
+        yield from pause(self._timing.ended_s, self._ports.clock)
+        self._go(Phase.IDLE)
+
+    def _until_verdict(self, order: EpisodeOrder) -> Steps[Verdict]:
+        ports, timing = self._ports, self._timing
+        yield from ports.reset(order)
+        self._go(Phase.READY)
+        yield from pause(timing.ready_min_s, ports.clock)
+        epoch = self.state.epoch
+        has_chunk = yield from wait_for(
+            lambda: ports.has_chunk(epoch), timing.first_chunk_timeout_s, ports.clock
+        )
+        if not has_chunk:
+            raise StepError(
+                f"vla_inference sent no chunk within {timing.first_chunk_timeout_s:g} s"
+                + (f"; {ports.lost()}" if ports.lost() else "")
+            )
+        self._operator = None
+        ports.begin_watch()
+        begin_s = ports.clock()
+        self._go(Phase.RUNNING)
+        while True:
+            yield
+            verdict = judge(
+                Evidence(
+                    elapsed_s=ports.clock() - begin_s,
+                    is_success=ports.is_success(),
+                    operator=self._operator,
+                    lost=ports.lost() or ports.stopped(),
+                ),
+                order.config.time_limit_s,
+            )
+            if verdict is not None:
+                return verdict
+
+    def _down(self, answer: Answer) -> Steps[None]:
+        self._go(Phase.BRINGUP, reason="the nodes are brought down")
+        yield from self._ports.bring_down()
+        answer(True, "every node is down; recover brings them up again")
+
+    def _recover(self, answer: Answer) -> Steps[None]:
+        self._is_recovering = True
+        try:
+            yield from self._clear_fault()
+        except StepError as error:
+            answer(False, str(error))
+            return
+        finally:
+            self._is_recovering = False
+        self._go(Phase.IDLE, reason="recovered")
+        answer(True, "recovered")
+        yield from self._episodes()
+
+    def _clear_fault(self) -> Steps[None]:
+        ports = self._ports
+        if ports.arm_fault():
+            message = yield from ports.recover_arm()
+            is_clear = yield from wait_for(
+                lambda: not ports.arm_fault(), self._timing.clear_timeout_s, ports.clock
+            )
+            if not is_clear:
+                raise StepError(f"{message}, but still: {ports.arm_fault()}")
+        # A node may have deactivated itself, or the bring-up may have failed half way.
+        yield from ports.bring_up()

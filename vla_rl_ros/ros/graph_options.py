@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What may be chosen of a graph, by command line, launch argument or site file. Knows no ROS."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.share import known_tasks, read_mapping
+
+ParamValue = bool | int | float | str | list[int] | list[float] | list[str]
+Parameters = Mapping[str, Mapping[str, ParamValue]]
+
+SIM_ADDRESS = "127.0.0.1"
+
+
+class Backend(enum.Enum):
+    """What stands where the robot and the cameras stand."""
+
+    REAL = "real"
+    SIM = "sim"
+    """The simulated cell behind Franka's own protocol."""
+    FAKE = "fake"
+    """First-order fakes without physics, for tests of the graph itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What the user may choose; everything else follows.
+
+    Attributes:
+        backend: Real cell, simulated cell or fakes.
+        robot_ip: Address of the control box; of the simulator's own server for `Backend.SIM`.
+        tasks: Tasks that take turns.
+        episodes: Episodes to run without being asked; 0 waits for service calls.
+        episodes_per_task: Length of a task's turn.
+        seed: Seed of the first reset; each episode adds one.
+        variant: Named difficulty of the simulated cell.
+        image_px: Width and height of simulated and fake images.
+        rate: ``real`` or ``free``, pacing of the simulated arm.
+        record: Whether episodes are recorded.
+        out: Where bags and logs go.
+        exclude: Processes to leave out, by name.
+        site: YAML file of node parameters that wins over the defaults.
+        overrides: Node parameters that win over everything, by node.
+        remappings: Topic remappings of every node, (from, to).
+    """
+
+    backend: Backend = Backend.SIM
+    robot_ip: str = SIM_ADDRESS
+    tasks: tuple[str, ...] = ("lift",)
+    episodes: int = 0
+    episodes_per_task: int = 1
+    seed: int = 0
+    variant: str = "default"
+    image_px: int = 128
+    rate: str = "real"
+    record: bool = True
+    out: Path = Path("out")
+    exclude: frozenset[str] = frozenset()
+    site: Path | None = None
+    overrides: Parameters = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no graph can be built from.
+
+        Raises:
+            ConfigError: Names the option.
+        """
+        unknown = [task for task in self.tasks if task not in known_tasks()]
+        if unknown or not self.tasks:
+            raise ConfigError(
+                f"unknown task {', '.join(unknown) or '(none given)'}; "
+                f"known: {', '.join(known_tasks())}"
+            )
+        if self.rate not in ("real", "free"):
+            raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
+        if not self.robot_ip:
+            raise ConfigError("robot_ip is empty: give the address of the control box")
+
+
+def read_site(path: Path) -> dict[str, dict[str, ParamValue]]:
+    """Parameters by node of a ROS parameter file (``node: {ros__parameters: {...}}``).
+
+    Raises:
+        ConfigError: Unreadable, or a node without ``ros__parameters``.
+    """
+    site: dict[str, dict[str, ParamValue]] = {}
+    for node, content in read_mapping(path).items():
+        if not isinstance(content, dict) or set(content) != {"ros__parameters"}:
+            raise ConfigError(f"{path}: '{node}' must hold exactly 'ros__parameters'")
+        site[node] = dict(content["ros__parameters"])
+    return site

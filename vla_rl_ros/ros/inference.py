@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy in its own thread: questions in, answers out, whatever the model does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vla_rl_ros.core.spec import ACTION_DIM
+from vla_rl_ros.core.types import FloatArray, finite_array
+from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
+from vla_rl_ros.ros.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """One request for a chunk.
+
+    Attributes:
+        number: Counts up per process; becomes the chunk's id.
+        epoch: Episode epoch at the time of asking.
+        observation: What the policy sees.
+        prefix: Promised elements, shape (d, 7), None when nothing is promised.
+        is_first: Whether the policy has to forget the last episode first.
+        extra_delay_s: Waited after the inference, to measure what delay does.
+    """
+
+    number: int
+    epoch: int
+    observation: PolicyObservation
+    prefix: FloatArray | None
+    is_first: bool
+    extra_delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """What came of a question.
+
+    Attributes:
+        question: The question.
+        actions: Shape (horizon, 7), SI; None after an error.
+        error: What the model raised, or what was wrong with its answer.
+        took_s: Time of the inference without the injected delay.
+    """
+
+    question: Question
+    actions: FloatArray | None
+    error: str
+    took_s: float
+
+
+class InferenceWorker:
+    """Runs one policy; a newer question replaces one that has not been started."""
+
+    def __init__(self, policy: ChunkPolicy, wake: Callable[[], None]) -> None:
+        """Start the thread.
+
+        Args:
+            policy: The policy; from now on only this thread uses it.
+            wake: Called in the thread after an answer was left; must not block.
+        """
+        self._policy = policy
+        self._wake = wake
+        self._answers: deque[Answer] = deque()
+        self._is_stopping = threading.Event()
+        self._worker: Worker[Question] = Worker(self._infer, self._never, "inference")
+
+    def ask(self, question: Question) -> None:
+        """Leave a question."""
+        self._worker.submit(question)
+
+    def answers(self) -> list[Answer]:
+        """Answers since the last call, oldest first."""
+        taken = []
+        while self._answers:
+            taken.append(self._answers.popleft())
+        return taken
+
+    def stop(self) -> bool:
+        """Let the running inference end; False when it does not within two seconds."""
+        self._is_stopping.set()
+        return self._worker.stop()
+
+    def _infer(self, question: Question) -> None:
+        start_s = time.monotonic()
+        actions, problem = None, ""
+        try:
+            if question.is_first:
+                self._policy.reset()
+            raw = self._policy.infer(question.observation, question.prefix)
+            actions = finite_array(raw, (self._policy.horizon, ACTION_DIM), "chunk")
+        except Exception as error:  # noqa: BLE001 - models raise anything, and the next may work
+            problem = f"{type(error).__name__}: {error}"
+        took_s = time.monotonic() - start_s
+        if question.extra_delay_s > 0.0 and self._is_stopping.wait(question.extra_delay_s):
+            return
+        self._answers.append(
+            Answer(question=question, actions=actions, error=problem, took_s=took_s)
+        )
+        self._wake()
+
+    def _never(self, error: Exception) -> None:
+        raise AssertionError("inference lets no exception out") from error

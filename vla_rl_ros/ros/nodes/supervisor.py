@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Brings the nodes up in order, runs episodes, decides their outcome, latches faults.
+
+Owns episode ids, phases and epochs. Never commands the arm; resets go through the controller's
+services while the gate is silent. If this node dies the gate falls silent too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
+from rclpy.client import Client
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from rclpy.timer import Timer
+from std_srvs.srv import SetBool, Trigger
+
+from vla_rl_ros.core.episode import EpisodeOrderError, EpisodeState, Phase, planned_task
+from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.ros.bringup import BringUp
+from vla_rl_ros.ros.cell_reset import CONTROLLER, SIM_CELL, CellReset
+from vla_rl_ros.ros.cell_senses import CellSenses, Watch
+from vla_rl_ros.ros.codecs import encode_episode
+from vla_rl_ros.ros.diagnostics import Level
+from vla_rl_ros.ros.endpoints import Endpoints, Sender
+from vla_rl_ros.ros.episode_runner import Answer, EpisodeOrder, EpisodeRunner, Ports, Timing
+from vla_rl_ros.ros.managed_node import ManagedNode
+from vla_rl_ros.ros.markers import cell_markers
+from vla_rl_ros.ros.run import run
+from vla_rl_ros.ros.share import read_task
+from vla_rl_ros.ros.steps import Sequence, StepError, Steps, call
+from vla_rl_ros.ros.supervisor_config import SupervisorConfig
+
+R = TypeVar("R", Trigger.Response, SetBool.Response)
+
+TICK_S = 0.02
+HEARTBEAT_S = 0.2
+_BOX_PARAMETERS = ("limits.box_min_m", "limits.box_max_m")
+
+
+class SupervisorNode(ManagedNode[SupervisorConfig]):
+    """Owns the life of the cell."""
+
+    _state: Sender
+    _markers: Sender
+    _senses: CellSenses | None = None
+    _bring_up: BringUp
+    _reset: CellReset
+
+    def __init__(self, overrides: dict[str, object] | None = None) -> None:
+        """Declare parameters."""
+        super().__init__("supervisor", SupervisorConfig, overrides)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._endpoints = Endpoints(self)
+        self._timers: list[Timer] = []
+        self._runner: EpisodeRunner | None = None
+        self._side = Sequence()
+        self._box: dict[str, list[float]] = {}
+        self._num_autorun = 0
+        self.create_service(Trigger, "~/start_episode", self._on_start)
+        self.create_service(SetBool, "~/end_episode", self._on_end)
+        self.create_service(Trigger, "~/recover", self._on_recover)
+        self.create_service(Trigger, "~/bring_down", self._on_bring_down)
+
+    def setup(self) -> None:
+        """Create topics and clients."""
+        config = self.config
+        self._state = self._endpoints.publisher("episode/state")
+        self._markers = self._endpoints.publisher("viz/markers")
+        watch = Watch(
+            nodes=config.managed_nodes,
+            outcome_source=config.outcome_source,
+            success_hold_s=config.min_success_hold_s,
+            silence_limit_s=config.silence_limit_s,
+        )
+        self._senses = senses = CellSenses(self, watch, time.monotonic)
+        self._bring_up = BringUp(self, config.managed_nodes, senses.health, self._say)
+        self._reset = CellReset(
+            self, has_simulator=SIM_CELL in config.managed_nodes, clock=time.monotonic
+        )
+        self._limits: Client[Any, Any] = self.create_client(
+            GetParameters, f"{CONTROLLER}/get_parameters"
+        )
+
+    def start(self) -> None:
+        """Begin the life of the cell with the bring-up."""
+        # Seconds since 1970: always above the epochs of a supervisor that died.
+        first_epoch = self.get_clock().now().nanoseconds // 1_000_000_000
+        timing = Timing(first_chunk_timeout_s=self.config.first_chunk_timeout_s)
+        self._runner = EpisodeRunner(self._ports(), timing, first_epoch)
+        self._side.start(self._attend())
+        self._timers = [
+            self.create_timer(TICK_S, self._on_tick, clock=self._steady),
+            self.create_timer(HEARTBEAT_S, self._on_heartbeat, clock=self._steady),
+        ]
+
+    def stop(self, reason: str) -> None:
+        """End an open episode as aborted."""
+        while self._timers:
+            self.destroy_timer(self._timers.pop())
+        self._side.cancel()
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+    def teardown(self) -> None:
+        """Leave the topics."""
+        self._endpoints.destroy()
+        if self._senses is not None:
+            self._senses.destroy()
+            self._senses = None
+
+    def _ports(self) -> Ports:
+        senses, config = self._senses, self.config
+        assert senses is not None
+        return Ports(
+            bring_up=lambda: self._bring_up.up(config.bringup_timeout_s, time.monotonic),
+            bring_down=lambda: self._bring_up.down(config.bringup_timeout_s, time.monotonic),
+            reset=lambda order: self._reset.reset(
+                order.task, order.config, order.seed, config.home_timeout_s
+            ),
+            recover_arm=self._reset.recover_arm,
+            next_order=self._next_order,
+            asked_order=lambda: self._order(self.config.task),
+            begin_watch=senses.begin_watch,
+            is_success=senses.is_success,
+            has_chunk=senses.has_chunk,
+            arm_fault=senses.arm_fault,
+            lost=senses.lost,
+            stopped=senses.stopped,
+            publish=self._publish,
+            say=self._say,
+            clock=time.monotonic,
+            utc_now=lambda: datetime.now(timezone.utc),
+        )
+
+    def _next_order(self) -> EpisodeOrder | None:
+        config = self.config
+        if self._num_autorun >= config.autorun_episodes:
+            return None
+        task = planned_task(config.tasks, config.episodes_per_task, self._num_autorun)
+        self._num_autorun += 1
+        return self._order(task)
+
+    def _order(self, name: str) -> EpisodeOrder:
+        config, task = self.config, read_task(name)
+        order = EpisodeOrder(
+            task=name,
+            config=task,
+            instruction=config.instruction or task.instruction,
+            seed=config.seed,
+        )
+        self.set_parameters([Parameter("seed", value=(config.seed + 1) % 2**31)])
+        return order
+
+    def _say(self, sentence: str) -> None:
+        self.get_logger().info(sentence)
+
+    def _publish(self, state: EpisodeState) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._state.publish(encode_episode(state, now_ns))
+        is_fault = state.phase is Phase.FAULT
+        self.diag.level(Level.ERROR if is_fault else Level.OK, state.reason or state.phase.value)
+
+    def _on_tick(self) -> None:
+        if self._runner is not None:
+            self._runner.tick()
+            self._side.tick()
+
+    def _on_heartbeat(self) -> None:
+        if self._runner is None or self._senses is None:
+            return
+        state = self._runner.state
+        self._publish(state)
+        now_ns = self.get_clock().now().nanoseconds
+        self._markers.publish(cell_markers(self._senses.view(state, self._box), now_ns))
+
+    def _attend(self) -> Steps[None]:
+        """Beside the episodes: bring up what was started again, keep the drawn box current."""
+        assert self._runner is not None
+        runner = self._runner
+        while True:
+            yield from self._bring_up.attend(
+                lambda: runner.state.phase not in (Phase.BRINGUP, Phase.FAULT),
+                self.config.bringup_timeout_s,
+                time.monotonic,
+            )
+            try:
+                yield from self._read_box()
+            except StepError:
+                # Nothing to draw; the bring-up says what is wrong with the controller.
+                self._box = {}
+
+    def _read_box(self) -> Steps[None]:
+        request = GetParameters.Request(names=_BOX_PARAMETERS)
+        response = yield from call(self._limits, request, 2.0, time.monotonic)
+        for name, value in zip(_BOX_PARAMETERS, response.values, strict=False):
+            if value.type == ParameterType.PARAMETER_DOUBLE_ARRAY:
+                self._box[name.rsplit(".", 1)[-1]] = list(value.double_array_value)
+
+    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return _answer(response, lambda: self._running().ask_start())
+
+    def _on_end(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        return _answer(response, lambda: self._running().ask_end(is_success=request.data))
+
+    async def _on_recover(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._later(response, lambda answer: self._running().ask_recover(answer))
+
+    async def _on_bring_down(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        return await self._later(response, lambda answer: self._running().ask_down(answer))
+
+    async def _later(
+        self, response: Trigger.Response, ask: Callable[[Answer], None]
+    ) -> Trigger.Response:
+        """Answer when the runner has carried a request out."""
+        future: Future[tuple[bool, str]] = Future(executor=self.executor)
+        try:
+            ask(lambda is_done, sentence: future.set_result((is_done, sentence)))
+        except VlaRlError as error:
+            future.set_result((False, str(error)))
+        response.success, response.message = await future or (False, "cancelled")
+        return response
+
+    def _running(self) -> EpisodeRunner:
+        if self._runner is None:
+            raise EpisodeOrderError("the supervisor is not active")
+        return self._runner
+
+
+def _answer(response: R, ask: Callable[[], str]) -> R:
+    """Answer at once with what was asked for, or with the reason why not."""
+    try:
+        response.message = ask()
+        response.success = True
+    except VlaRlError as error:
+        response.message = str(error)
+    return response
+
+
+def main() -> int:
+    """Run the node."""
+    return run(SupervisorNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

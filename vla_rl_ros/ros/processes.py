@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of the graph as data: both launchers build from it, so they cannot drift.
+
+Imports nothing of ROS. `tools/runner.py` starts the processes without a ROS install, the files in
+launch/ hand them to `ros2 launch`.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.ros.graph_options import (
+    Backend,
+    GraphOptions,
+    Parameters,
+    ParamValue,
+    read_site,
+)
+from vla_rl_ros.ros.share import share_path
+
+RUN_DIR_VARIABLE = "VLA_RL_RUN_DIR"
+# Bring-up order of the managed nodes; the gate is last up and first down.
+MANAGED_NODES = (
+    "proprio_driver",
+    "impedance_controller",
+    *(f"camera_{name}" for name in CAMERAS),
+    "sim_cell",
+    "recorder",
+    "vla_inference",
+    "residual_actor",
+    "intervention",
+)
+
+
+class StopStage(enum.IntEnum):
+    """Processes of one stage stop together, stages one after the other."""
+
+    SUPERVISOR = 0
+    """First, or it would bring up again what the launcher stops."""
+    GATE = 1
+    REST = 2
+    ARM = 3
+    SIMULATOR = 4
+    """After the arm: libfranka would wait a second for a dead peer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """One process of the graph.
+
+    Attributes:
+        name: Process name; also the name of its log.
+        module: Python module that is run with ``python -m``.
+        executable: Name for ``ros2 run``; empty for a process without ROS.
+        nodes: Names of the ROS nodes in it.
+        node_name: Name given by remapping where the executable serves several; empty otherwise.
+        parameters: Parameters by node name.
+        arguments: Further command line of a process without ROS.
+        remappings: Topic remappings, (from, to).
+        respawn: Whether it may be started again after it died.
+        critical: Whether its death ends the whole graph.
+        stop_stage: When it is stopped.
+        ready_path: File in the run directory whose appearance says that it serves; empty for none.
+        nice: Niceness added; what may lag gives way to what may not.
+    """
+
+    name: str
+    module: str
+    executable: str = ""
+    nodes: tuple[str, ...] = ()
+    node_name: str = ""
+    parameters: Parameters = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
+    remappings: tuple[tuple[str, str], ...] = ()
+    respawn: bool = False
+    critical: bool = False
+    stop_stage: StopStage = StopStage.REST
+    ready_path: str = ""
+    nice: int = 0
+
+    @property
+    def is_ros(self) -> bool:
+        """Whether ROS nodes live in it."""
+        return bool(self.nodes)
+
+
+def build_graph(options: GraphOptions) -> list[ProcessSpec]:
+    """The processes in the order in which they are started.
+
+    Raises:
+        ConfigError: The site file or an override names a node that does not run.
+    """
+    specs = [spec for spec in _all_processes(options) if spec.name not in options.exclude]
+    nodes = {node for spec in specs for node in spec.nodes}
+    layers = [_base_parameters(options, nodes)]
+    if options.site is not None:
+        layers.append(read_site(options.site))
+    layers.append(options.overrides)
+    # A site file may speak of nodes that this run leaves out, an override may not.
+    unknown = sorted(set(options.overrides) - nodes)
+    if unknown:
+        raise ConfigError(f"overrides for nodes that do not run: {', '.join(unknown)}")
+    return [
+        replace(
+            spec,
+            parameters={node: _merged(layers, node) for node in spec.nodes},
+            remappings=options.remappings,
+        )
+        for spec in specs
+    ]
+
+
+def _merged(layers: list[Parameters], node: str) -> dict[str, ParamValue]:
+    merged: dict[str, ParamValue] = {}
+    for layer in layers:
+        merged.update(layer.get(node, {}))
+    return merged
+
+
+def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
+    nodes = "vla_rl_ros.ros.nodes"
+    is_sim = options.backend is Backend.SIM
+    arm = ProcessSpec(
+        name="arm",
+        module=f"{nodes}.arm",
+        executable="arm",
+        nodes=("proprio_driver", "impedance_controller"),
+        critical=True,
+        stop_stage=StopStage.ARM,
+    )
+    cameras = [
+        ProcessSpec(
+            name=f"camera_{camera}",
+            module=f"{nodes}.camera",
+            executable="camera",
+            nodes=(f"camera_{camera}",),
+            node_name=f"camera_{camera}",
+            respawn=True,
+            nice=5,
+        )
+        for camera in CAMERAS
+    ]
+    plain = {
+        name: ProcessSpec(
+            name=name, module=f"{nodes}.{name}", executable=name, nodes=(name,), respawn=True
+        )
+        for name in ("sim_cell", "recorder", "vla_inference", "residual_actor", "supervisor")
+    }
+    gate = ProcessSpec(
+        name="intervention",
+        module=f"{nodes}.intervention",
+        executable="intervention",
+        nodes=("intervention",),
+        critical=True,
+        stop_stage=StopStage.GATE,
+    )
+    return [
+        *([_simulator(options)] if is_sim else []),
+        arm,
+        *cameras,
+        *([replace(plain["sim_cell"], nice=5)] if is_sim else []),
+        *([replace(plain["recorder"], nice=5)] if options.record else []),
+        replace(plain["vla_inference"], nice=2),
+        plain["residual_actor"],
+        gate,
+        replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR),
+    ]
+
+
+def _simulator(options: GraphOptions) -> ProcessSpec:
+    return ProcessSpec(
+        name="sim_fci",
+        module="vla_rl_ros.sim.cell_process",
+        arguments=(
+            *("--host", options.robot_ip),
+            *("--variant", options.variant),
+            *(("--free",) if options.rate == "free" else ()),
+        ),
+        critical=True,
+        stop_stage=StopStage.SIMULATOR,
+        ready_path="scene.sock",
+    )
+
+
+def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
+    parameters: dict[str, dict[str, ParamValue]] = {node: {} for node in nodes}
+    for node in nodes & set(MANAGED_NODES):
+        parameters[node]["autostart"] = False
+    is_fake = options.backend is Backend.FAKE
+    values: dict[str, dict[str, ParamValue]] = {
+        "proprio_driver": {
+            "driver": "fake" if is_fake else "franky",
+            "robot_ip": options.robot_ip,
+        },
+        "impedance_controller": {},
+        "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
+        "recorder": {"directory": str(options.out / "bags")},
+        "vla_inference": {"policy": "scripted", "task": options.tasks[0]},
+        "supervisor": {
+            "managed_nodes": [node for node in MANAGED_NODES if node in nodes],
+            "tasks": list(options.tasks),
+            "task": options.tasks[0],
+            "seed": options.seed,
+            "autorun_episodes": options.episodes,
+            "episodes_per_task": options.episodes_per_task,
+        },
+    }
+    for camera in CAMERAS:
+        values[f"camera_{camera}"] = _camera_parameters(camera, options)
+    for node in nodes:
+        parameters[node].update(values.get(node, {}))
+    return parameters
+
+
+def _camera_parameters(camera: str, options: GraphOptions) -> dict[str, ParamValue]:
+    if options.backend is Backend.REAL:
+        return {"camera": camera, "driver": "realsense"}
+    driver = "sim" if options.backend is Backend.SIM else "fake"
+    size: dict[str, ParamValue] = {"width_px": options.image_px, "height_px": options.image_px}
+    return {"camera": camera, "driver": driver, **size}
+
+
+def graph_environment(run_dir: Path, base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment of every process of a graph.
+
+    Args:
+        run_dir: Directory in which the simulator, the cameras and `sim_cell` meet.
+        base: Environment to extend, `os.environ` when None.
+    """
+    environment = dict(os.environ if base is None else base)
+    profile = str(share_path("config/fastdds_shm.xml"))
+    environment.update(
+        {
+            # Kilted reads the first name, Humble and Jazzy the second.
+            "FASTDDS_DEFAULT_PROFILES_FILE": profile,
+            "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
+            RUN_DIR_VARIABLE: str(run_dir),
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+    # One thread per library: the numerical work is small, the cores are few.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
+        environment.setdefault(name, "1")
+    environment.setdefault("MUJOCO_GL", "egl")
+    environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    return environment
+
+
+def parameter_file(spec: ProcessSpec) -> dict[str, dict[str, dict[str, ParamValue]]]:
+    """Content of the ROS parameter file of a process, keyed by node name."""
+    return {node: {"ros__parameters": dict(spec.parameters[node])} for node in spec.nodes}
+
+
+def ros_arguments(spec: ProcessSpec, parameter_path: Path) -> list[str]:
+    """Command line after the executable of a ROS process."""
+    arguments = ["--ros-args", "--params-file", str(parameter_path)]
+    if spec.node_name:
+        arguments += ["-r", f"__node:={spec.node_name}"]
+    for source, target in spec.remappings:
+        arguments += ["-r", f"{source}:={target}"]
+    return arguments

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proprioception at a stamp: pose, twist, wrench and gripper brought to one time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from vla_rl_ros.core.alignment import StampedBuffer, lerp
+from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.geometry import interpolate_pose
+from vla_rl_ros.core.spec import STATE_DIM
+from vla_rl_ros.core.types import FloatArray, Pose, finite_array
+from vla_rl_ros.ros.channels import NS_PER_S, from_stamp
+from vla_rl_ros.ros.codecs import decode_gripper, decode_pose, decode_twist, decode_wrench
+from vla_rl_ros.ros.sampler import Sampler, Tap
+
+T = TypeVar("T")
+
+
+class StaleInputError(InvalidCommandError):
+    """A source has nothing fresh enough; the reason is ``stale.<topic>``."""
+
+    def __init__(self, topic: str, age_s: float, limit_s: float) -> None:
+        """Compose the sentence.
+
+        Args:
+            topic: Topic name.
+            age_s: Age of its newest message, infinite when there is none.
+            limit_s: Largest age allowed.
+        """
+        what = "nothing received yet" if math.isinf(age_s) else f"{age_s:.2f} s old"
+        super().__init__(f"stale.{topic}", f"{what}, limit {limit_s:g} s")
+
+
+class StampedTopic(Generic[T]):
+    """One stamped topic, decoded only where it is used."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        topic: str,
+        decode: Callable[[Any], T],
+        max_age_s: float,
+        depth: int,
+    ) -> None:
+        """Listen.
+
+        Args:
+            sampler: Where to listen.
+            topic: Topic name.
+            decode: Message to value; raises InvalidCommandError.
+            max_age_s: Largest distance between a stamp and the nearest message.
+            depth: Messages kept between two reads.
+        """
+        self._tap: Tap[Any] = sampler.tap(topic, depth)
+        self._buffer: StampedBuffer[Any] = StampedBuffer(depth + 1)
+        self._topic = topic
+        self._decode = decode
+        self._max_age_s = max_age_s
+
+    def around(self, stamp_ns: int) -> tuple[T, T, float]:
+        """Values before and after a stamp, and where it lies between them.
+
+        Raises:
+            StaleInputError: Nothing within the largest age.
+            InvalidCommandError: The message is malformed.
+        """
+        for message in self._tap.drain():
+            self._buffer.add(from_stamp(message.header.stamp), message)
+        bracket = self._buffer.at(stamp_ns)
+        if bracket is None:
+            raise StaleInputError(self._topic, float("inf"), self._max_age_s)
+        if abs(bracket.age_ns) > self._max_age_s * NS_PER_S:
+            if bracket.age_ns < 0:
+                # The stamps went back in time; the next messages start a new history.
+                self._buffer.clear()
+            raise StaleInputError(self._topic, bracket.age_ns / NS_PER_S, self._max_age_s)
+        before = self._decode(bracket.before)
+        after = before if bracket.after is bracket.before else self._decode(bracket.after)
+        return before, after, bracket.fraction
+
+    def nearest(self, stamp_ns: int) -> T:
+        """Value whose message lies nearest to a stamp; raises as `around`."""
+        before, after, fraction = self.around(stamp_ns)
+        return before if fraction <= 0.5 else after
+
+
+class StateReader:
+    """The state vector of `core.spec.STATE_CHANNELS` at a stamp."""
+
+    def __init__(
+        self, sampler: Sampler, *, max_age_s: float, max_gripper_age_s: float, depth: int
+    ) -> None:
+        """Listen to the arm and the gripper.
+
+        Args:
+            sampler: Where to listen.
+            max_age_s: Largest age of the arm's measurements.
+            max_gripper_age_s: Largest age of the gripper's; a hand that moves answers late.
+            depth: Messages kept between two reads; the arm sends one every 5 ms.
+        """
+        self.pose: StampedTopic[Pose] = StampedTopic(
+            sampler, "arm/tcp_pose", decode_pose, max_age_s, depth
+        )
+        self._twist = StampedTopic(sampler, "arm/tcp_twist", decode_twist, max_age_s, depth)
+        self._wrench = StampedTopic(sampler, "arm/tcp_wrench", decode_wrench, max_age_s, depth)
+        self._gripper = StampedTopic(
+            sampler, "gripper/state", decode_gripper, max_gripper_age_s, depth
+        )
+
+    def read(self, stamp_ns: int) -> FloatArray:
+        """State at a stamp, shape (20,).
+
+        Raises:
+            StaleInputError: A source has nothing fresh.
+            InvalidCommandError: A message is malformed.
+        """
+        before, after, fraction = self.pose.around(stamp_ns)
+        pose = interpolate_pose(before, after, fraction)
+        twist_0, twist_1, at_twist = self._twist.around(stamp_ns)
+        wrench_0, wrench_1, at_wrench = self._wrench.around(stamp_ns)
+        values = [
+            pose.position_m,
+            pose.quat_xyzw,
+            lerp(twist_0.linear_m_per_s, twist_1.linear_m_per_s, at_twist),
+            lerp(twist_0.angular_rad_per_s, twist_1.angular_rad_per_s, at_twist),
+            lerp(wrench_0.force_n, wrench_1.force_n, at_wrench),
+            lerp(wrench_0.torque_nm, wrench_1.torque_nm, at_wrench),
+            np.array([self._gripper.nearest(stamp_ns).width_m]),
+        ]
+        return finite_array(np.concatenate(values), (STATE_DIM,), "state")

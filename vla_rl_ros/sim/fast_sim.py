@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cell in one process, without protocol, ROS or wall clock: for learning and for tests.
+
+Same MJCF, same impedance law, same limits and reference path as the arm behind Franka's protocol,
+at more than 40 times real time. Not thread-safe; images must be taken in the thread that took
+the first one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import SceneError
+from vla_rl_ros.core.geometry import offset_pose
+from vla_rl_ros.core.impedance import PRESETS, ImpedanceSettings
+from vla_rl_ros.core.reference import ReferenceLimits, limit_target
+from vla_rl_ros.core.spec import ActionSpec, is_open_command, state_vector
+from vla_rl_ros.core.types import (
+    ArmState,
+    FloatArray,
+    GripperState,
+    ImageArray,
+    Pose,
+    Twist,
+    Wrench,
+    finite_array,
+)
+from vla_rl_ros.sim.fast_gripper import FastGripper
+from vla_rl_ros.sim.fast_reference import FastReference
+from vla_rl_ros.sim.fci_wrench import ExternalWrench
+from vla_rl_ros.sim.kinematics import place_arm
+from vla_rl_ros.sim.law import ImpedanceLaw
+from vla_rl_ros.sim.scene import HOME_Q_RAD, compile_model
+from vla_rl_ros.sim.scene_ids import CAMERAS
+from vla_rl_ros.sim.tasks import (
+    MAX_GRIPPER_WIDTH_M,
+    Layout,
+    Task,
+    apply_layout,
+    is_success,
+    object_poses,
+    sample_layout,
+    tcp_pose,
+)
+from vla_rl_ros.sim.variants import SceneConfig
+
+_SETTLE_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastSimConfig:
+    """Resolution of the fast simulator in time."""
+
+    timestep_s: float = param(0.002, doc="Physics step.", unit="s", low=0.0005, high=0.0025)
+    hold_steps: int = param(
+        2, doc="Steps for which a torque is held; 10 ms of holding is unstable.", low=1, high=4
+    )
+    reference_period_s: float = param(
+        0.01, doc="Time between two samples of the reference.", unit="s", low=0.001, high=0.01
+    )
+
+    def __post_init__(self) -> None:
+        """Check bounds."""
+        check_bounds(self)
+
+
+class FastSim:
+    """One arm, one scene, stepped by the caller.
+
+    Example:
+        >>> sim = FastSim()
+        >>> sim.reset(Task.LIFT, seed=0)
+        >>> sim.step(np.array([0.0, 0.0, -0.01, 0.0, 0.0, 0.0, 1.0]))  # 1 cm down, open
+        False
+
+    Attributes:
+        config: Variant of the cell.
+        spec: Scale and period of actions.
+        limit_flags: Limits that acted on the last action, see `core.reference.limit_target`.
+        layout: Start of the present episode.
+    """
+
+    def __init__(
+        self,
+        config: SceneConfig | None = None,
+        *,
+        settings: ImpedanceSettings | None = None,
+        limits: ReferenceLimits | None = None,
+        spec: ActionSpec | None = None,
+        timing: FastSimConfig | None = None,
+    ) -> None:
+        """Compile the scene; call `reset` before anything else.
+
+        Args:
+            config: Variant of the cell.
+            settings: Of the spring; the `compliant` preset if left out.
+            limits: Workspace, step and speed limits.
+            spec: Action scale and control period.
+            timing: Physics and control rates.
+        """
+        self.config = config or SceneConfig()
+        self.spec = spec or ActionSpec()
+        self._limits = limits or ReferenceLimits()
+        timing = timing or FastSimConfig()
+        settings = settings or PRESETS["compliant"]
+        self._model, self._ids = compile_model(self.config)
+        self._model.opt.timestep = self._timestep_s = timing.timestep_s
+        self._hold_steps = timing.hold_steps
+        self._period_s = timing.reference_period_s
+        self._steps_per_period = round(timing.reference_period_s / timing.timestep_s)
+        self._data = mujoco.MjData(self._model)
+        self._law = ImpedanceLaw(self._model, self._data, self._ids, settings, HOME_Q_RAD)
+        self._reference = FastReference(settings, self._limits)
+        self._gripper = FastGripper(self._data, self._ids)
+        self._renderer: mujoco.Renderer | None = None
+        self._layout: Layout | None = None
+        self.limit_flags: tuple[str, ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        """Start of the present episode. Raises SceneError before the first `reset`."""
+        if self._layout is None:
+            raise SceneError("call reset() first")
+        return self._layout
+
+    def reset(self, task: Task, *, seed: int | None = None, layout: Layout | None = None) -> None:
+        """Begin an episode; the same seed gives the same episode.
+
+        Args:
+            task: What to do.
+            seed: Of the layout.
+            layout: Use this one instead of drawing one.
+        """
+        if layout is None:
+            layout = sample_layout(task, self.config, np.random.default_rng(seed))
+        self._layout = layout
+        mujoco.mj_resetData(self._model, self._data)
+        place_arm(self._model, self._data, self._ids, layout.start)
+        self._data.qpos[self._ids.finger_qpos] = 0.5 * MAX_GRIPPER_WIDTH_M
+        apply_layout(self._model, self._data, self._ids, layout)
+        self._wrench = ExternalWrench(
+            self._model, self._data, self._ids.arm_dof, period_s=self._period_s
+        )
+        self._law.reset()
+        self._reference.reset(layout.start)
+        self._gripper.set_goal(layout.gripper_width_m)
+        self.limit_flags = ()
+        self.advance(_SETTLE_S)
+
+    def step(self, action: FloatArray) -> bool:
+        """Execute one action for one control period, anchored at the measured TCP pose.
+
+        Args:
+            action: SI channels of `core.spec.ACTION_CHANNELS`, shape (7,).
+
+        Returns:
+            Whether the task is solved now.
+
+        Raises:
+            InvalidCommandError: Wrong shape or not finite.
+        """
+        action = finite_array(action, (7,), "action")
+        self.move_to(offset_pose(self.tcp(), action[:3], action[3:6]), self.spec.control_period_s)
+        width_m = MAX_GRIPPER_WIDTH_M if is_open_command(action) else 0.0
+        if width_m != self._gripper.goal_m:
+            self._gripper.set_goal(width_m)
+        self.advance(self.spec.control_period_s)
+        return self.is_success()
+
+    def move_to(self, target: Pose, duration_s: float) -> None:
+        """Give the reference a target, limited as on the arm, without advancing time."""
+        limited, self.limit_flags = limit_target(target, self._reference.goal, self._limits)
+        self._reference.set_target(limited, self._data.time, duration_s)
+
+    def advance(self, duration_s: float) -> None:
+        """Let time pass, in whole reference periods."""
+        for _ in range(round(duration_s / self._period_s)):
+            self._advance_period()
+
+    def _advance_period(self) -> None:
+        model, data, law, reference = self._model, self._data, self._law, self._reference
+        law.refresh()
+        reference.sample(data.time)
+        reference.clip_to_measured(law.tcp_position_m, law.tcp_quat_wxyz)
+        remaining = self._steps_per_period
+        while remaining:
+            steps = min(self._hold_steps, remaining)
+            law.apply(reference, steps * self._timestep_s)
+            self._gripper.apply()
+            # Split steps, so that the law sees kinematics of this instant, not of the last step.
+            mujoco.mj_step2(model, data)
+            if remaining == self._steps_per_period:
+                self._wrench.update(law.jacobian)
+            if steps > 1:
+                mujoco.mj_step(model, data, steps - 1)
+            mujoco.mj_step1(model, data)
+            remaining -= steps
+
+    @property
+    def time_s(self) -> float:
+        """Simulated time since the reset began."""
+        return float(self._data.time)
+
+    def tcp(self) -> Pose:
+        """Measured TCP pose, base frame."""
+        return tcp_pose(self._data, self._ids)
+
+    @property
+    def reference(self) -> Pose:
+        """What the spring follows now, base frame."""
+        return Pose(self._reference.position_m, self._reference.quat_wxyz[[1, 2, 3, 0]])
+
+    @property
+    def is_open_commanded(self) -> bool:
+        """Whether the last gripper command was to open."""
+        return self._gripper.goal_m > 0.0
+
+    def arm_state(self) -> ArmState:
+        """Measured state of the arm, stamped with simulated time."""
+        data, dofs = self._data, self._ids.arm_dof
+        twist, wrench = self._law.jacobian @ data.qvel[dofs], self._wrench.wrench
+        return ArmState(
+            stamp_ns=round(data.time * 1e9),
+            q_rad=data.qpos[self._ids.arm_qpos].copy(),
+            dq_rad_per_s=data.qvel[dofs].copy(),
+            tau_nm=data.qfrc_applied[dofs].copy(),
+            pose=self.tcp(),
+            twist=Twist(twist[:3], twist[3:]),
+            wrench=Wrench(wrench[:3], wrench[3:]),
+        )
+
+    def gripper_state(self) -> GripperState:
+        """Measured state of the gripper, stamped with simulated time."""
+        return GripperState(
+            stamp_ns=round(self._data.time * 1e9),
+            width_m=self._gripper.width_m,
+            is_moving=self._gripper.is_moving,
+            is_grasped=self._gripper.is_grasped,
+        )
+
+    def state(self) -> FloatArray:
+        """Proprioception, channels of `core.spec.STATE_CHANNELS`, shape (20,)."""
+        return state_vector(self.arm_state(), self.gripper_state())
+
+    def images(self) -> dict[str, ImageArray]:
+        """Render every camera, uint8 RGB of shape (image_px, image_px, 3) by name."""
+        if self._renderer is None:
+            size = self.config.image_px
+            self._renderer = mujoco.Renderer(self._model, size, size)
+        frames = {}
+        for name in CAMERAS:
+            self._renderer.update_scene(self._data, name)
+            frames[name] = self._renderer.render()
+        return frames
+
+    def objects(self) -> dict[str, Pose]:
+        """Privileged object poses, see `tasks.object_poses`."""
+        return object_poses(self._data, self._ids)
+
+    def is_success(self) -> bool:
+        """Whether the task of the present episode is solved."""
+        return is_success(self.layout.task, self._data, self._ids)
+
+    def close(self) -> None:
+        """Free the renderer; idempotent."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None

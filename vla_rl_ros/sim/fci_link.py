@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network side shared by the simulated arm and gripper: cheap polling, drops on demand.
+
+franky_sim polls every socket at every millisecond by waiting for exceptions. The mixin here asks
+the kernel once whether TCP has anything to say, sends over a connected UDP socket, survives
+malformed traffic by dropping the client, and can fall silent like a pulled cable.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import struct
+from typing import Any
+
+from franky_sim.franka_server import FrankaServer
+
+LOG = logging.getLogger(__name__)
+
+# How long TCP is read at every tick after it had something to say: messages that arrive together
+# are taken one a tick, and what is already buffered no longer shows as readable.
+_BUSY_TICKS = 20
+_ACCEPT_EVERY_TICKS = 10
+_MALFORMED = (ConnectionError, KeyError, ValueError, struct.error)
+
+
+class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
+    """Mixin for `FrankaServer` classes; put it first among the bases.
+
+    Attributes:
+        num_malformed: Clients dropped because of traffic that made no sense.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create the server; arguments are those of the other base."""
+        super().__init__(*args, **options)
+        self.num_malformed = 0
+        self._udp: socket.socket | None = None
+        self._udp_poll = select.poll()
+        self._poll = select.poll()
+        self._polled: socket.socket | None = None
+        self._tick = 0
+        self._busy_ticks = 0
+        self._silent_ticks = 0
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the link is dropped at the moment."""
+        return self._silent_ticks > 0
+
+    @property
+    def udp_connected(self) -> bool:
+        """Whether a client said where to send states."""
+        return self._udp is not None
+
+    def drop_link(self, num_ticks: int) -> None:
+        """Stop listening and sending; afterwards the client is gone and a new one may come.
+
+        Args:
+            num_ticks: Duration in simulation steps.
+        """
+        self._silent_ticks = num_ticks
+
+    def process_commands(self) -> None:
+        """Take in what the client sent and set the controls of the next step."""
+        self._tick += 1
+        if self._silent_ticks > 0:
+            self._silent_ticks -= 1
+            if self._silent_ticks == 0:
+                self.reset_state()
+            self._post_process_commands()
+            return
+        if not self._has_tcp_work():
+            self._pre_process_commands()
+            self._process_udp_commands()
+            self._post_process_commands()
+            return
+        try:
+            super().process_commands()
+        except _MALFORMED as error:
+            LOG.warning("dropped the client after malformed traffic: %r", error)
+            self.num_malformed += 1
+            self.reset_state()
+
+    def _has_tcp_work(self) -> bool:
+        if self._busy_ticks > 0:
+            self._busy_ticks -= 1
+            return True
+        client = self._tcp_socket
+        if client is None:
+            return self._tick % _ACCEPT_EVERY_TICKS == 0
+        if client is not self._polled:
+            self._poll = select.poll()
+            self._poll.register(client, select.POLLIN)
+            self._polled = client
+        if self._poll.poll(0):
+            self._busy_ticks = _BUSY_TICKS
+            return True
+        return False
+
+    def reset_state(self) -> None:
+        """Forget the client and everything of its session."""
+        if self._udp is not None:
+            self._udp.close()
+            self._udp = None
+        super().reset_state()
+
+    def cleanup(self) -> None:
+        """Close all sockets, that of the client included."""
+        self.reset_state()
+        super().cleanup()
+
+    def _setup_udp_connection(self, network_udp_port: int) -> None:
+        peer = self._tcp_socket.getpeername()[0]
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        # Bound to the server's own address: a simulated arm on 127.0.0.1 is for this host only.
+        udp.bind((self.hostname, 0))
+        udp.connect((peer, network_udp_port))
+        udp.setblocking(False)
+        self._udp_poll = select.poll()
+        self._udp_poll.register(udp, select.POLLIN)
+        self._udp = udp
+        LOG.info("client %s connected, states go to port %d", peer, network_udp_port)
+
+    def _send_datagram(self, payload: bytes | bytearray) -> None:
+        if self._udp is None or self._silent_ticks > 0:
+            return
+        try:
+            self._udp.send(payload)
+        except (ConnectionError, BlockingIOError):
+            # The client died a moment ago (TCP will tell) or does not read; libfranka copes with
+            # lost states.
+            return
+
+    def wait_for_datagram(self, timeout_s: float) -> None:
+        """Wait until a datagram is there to be received, at most `timeout_s`."""
+        if self._udp is not None:
+            self._udp_poll.poll(timeout_s * 1e3)
+
+    def _receive_datagram(self, buffer: bytearray) -> int:
+        """Receive one waiting datagram into `buffer`; its length, 0 when there is none."""
+        if self._udp is None:
+            return 0
+        try:
+            return self._udp.recv_into(buffer)
+        except (ConnectionError, BlockingIOError):
+            return 0

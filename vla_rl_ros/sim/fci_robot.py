@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated arm behind the FCI server: franky_sim's physics with a cheap state path.
+
+franky_sim recomputes every desired and commanded quantity at every millisecond. Torque control,
+joint position motions and holding take a short path here that fills the outgoing packet in place.
+The other motion generators (joint velocity, Cartesian) keep franky_sim's own controllers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mujoco
+import numpy as np
+import pinocchio as pin
+from franky_sim.constants import FRANKA_HAND_FORCE_LIMIT
+from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
+from numpy.typing import NDArray
+
+from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.sim.fci_wire import StatePacket
+from vla_rl_ros.sim.fci_wrench import CollisionThresholds, ExternalWrench
+
+PERIOD_S = 0.001
+# franky_sim's first-order filter of finite differences, kept so that motions start alike.
+_KEEP, _TAKE = 0.95, 0.05 / PERIOD_S
+_TAU_J, _TAU_J_D, _DTAU_J, _Q, _Q_D, _DQ, _DQ_D, _DDQ_D = range(8)
+_SLOW_SIGNALS = ((_TAU_J_D, "tau_J_d"), (_Q_D, "q_d"), (_DQ_D, "dq_d"), (_DDQ_D, "ddq_d"))
+_SLOW_VECTORS = ("O_dP_EE_d", "O_dP_EE_c", "O_ddP_EE_c", "elbow_c", "delbow_c", "ddelbow_c")
+
+
+def _joint_slice(addresses: Sequence[int]) -> slice:
+    """Turn seven consecutive addresses into a slice, so that no step needs fancy indexing."""
+    first = addresses[0]
+    if list(addresses) != list(range(first, first + len(addresses))):
+        raise ValueError(f"arm joints are not consecutive in the model: {list(addresses)}")
+    return slice(first, first + len(addresses))
+
+
+def _elbow(q_rad: FloatArray) -> tuple[float, float]:
+    """Position of joint 3 and the sign of joint 4, as libfranka describes an elbow."""
+    return q_rad.item(2), 1.0 if q_rad.item(3) > 0.0 else -1.0
+
+
+class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no types
+    """One simulated arm with hand, its external wrench and its collision thresholds.
+
+    Attributes:
+        thresholds: What the client set; enforced by the server.
+        external: Wrench estimate, available once the scene is compiled.
+    """
+
+    external: ExternalWrench
+
+    def __init__(self, **options: Any) -> None:
+        """Create the arm; `options` are those of `FrankaMujocoRobot`."""
+        super().__init__(**options)
+        self.thresholds = CollisionThresholds()
+        self._limit_nm = np.asarray(self.torque_limit_high, dtype=np.float64)
+        # One row per joint signal, in the order in which they stand in the packet.
+        self._signals: FloatArray = np.zeros((8, 7))
+        self._signals[_Q] = self._signals[_Q_D] = self.initial_q
+        self._jacobian: FloatArray = np.zeros((6, 7))
+        self._tcp: FloatArray = np.eye(4)
+        self._last_tau: FloatArray = np.zeros(7)
+        self._last_dq: FloatArray = np.zeros(7)
+        self._target: FloatArray | None = None  # joint target; None where none is followed
+        self._is_slow = False
+        self._was_in_contact = False
+        params = self.robot_parameters
+        self._flange_to_hand = pin.SE3(
+            pin.rpy.rpyToMatrix(*params.ee_tcp_rpy), np.array(params.ee_tcp_xyz)
+        )
+        self._hand_to_tcp = pin.SE3.Identity()
+
+    @property
+    def _pinocchio(self) -> tuple[Any, Any]:
+        # The dynamics model follows SetLoad and SetNEToEE only inside BaseRobot, which keeps it
+        # to itself; this and `_base_time_s` are the only reaches into its private names.
+        return self._BaseRobot__model, self._BaseRobot__data
+
+    @property
+    def _base_time_s(self) -> float:
+        return float(self._BaseRobot__prev_t)
+
+    @property
+    def q_rad(self) -> FloatArray:
+        """Measured joint positions, shape (7,)."""
+        return self._signals[_Q]
+
+    @property
+    def desired_q_rad(self) -> FloatArray:
+        """Desired joint positions; the measured ones under torque control. Shape (7,)."""
+        return self._signals[_Q_D]
+
+    @property
+    def tcp_in_base(self) -> FloatArray:
+        """Homogeneous TCP pose in the base frame, shape (4, 4)."""
+        return self._tcp
+
+    def _attach_to_scene(
+        self, model: mujoco.MjModel, data: mujoco.MjData, prefix: str
+    ) -> None:
+        super()._attach_to_scene(model, data, prefix)
+        q_slice, dq_slice = _joint_slice(self._qpos_addrs), _joint_slice(self._dof_addrs)
+        self._q_view, self._dq_view = data.qpos[q_slice], data.qvel[dq_slice]
+        self._force_view = data.qfrc_applied[dq_slice]
+        self._qpos, self._qvel, self._applied = data.qpos, data.qvel, data.qfrc_applied
+        self._fingers = tuple(zip(self._finger_qpos_addrs, self._finger_dof_addrs, strict=True))
+        self._tcp_frame = self._pinocchio[0].getFrameId("tcp")
+        self.external = ExternalWrench(model, data, dq_slice, PERIOD_S)
+
+    def drive_torque(self, torque_nm: FloatArray) -> None:
+        """Apply joint torques on top of gravity compensation for the next step.
+
+        Args:
+            torque_nm: Shape (7,), clipped to the joint limits.
+        """
+        self._is_slow, self._target = False, None
+        self._apply(torque_nm)
+
+    def drive_position(self, target_q_rad: FloatArray, *, is_new: bool) -> None:
+        """Follow a joint position with the arm's stiff joint controller for the next step.
+
+        Args:
+            target_q_rad: Shape (7,).
+            is_new: Whether the target came with this tick; desired velocities only follow those.
+        """
+        signals = self._signals
+        self._is_slow = False
+        if self._target is None:
+            self._target = target_q_rad.copy()
+            signals[_DQ_D] = signals[_DDQ_D] = 0.0
+        if is_new:
+            velocity = _KEEP * signals[_DQ_D] + _TAKE * (target_q_rad - self._target)
+            signals[_DDQ_D] *= _KEEP
+            signals[_DDQ_D] += _TAKE * (velocity - signals[_DQ_D])
+            signals[_DQ_D] = velocity
+            self._target[:] = target_q_rad
+        signals[_Q_D] = target_q_rad
+        model, data = self._pinocchio
+        bias = pin.nonLinearEffects(model, data, self._q_view, self._dq_view).copy()
+        coriolis = bias - pin.computeGeneralizedGravity(model, data, self._q_view)
+        spring = self.kp * (target_q_rad - self._q_view) - self.kv * self._dq_view
+        self._apply(spring + coriolis)
+
+    def use_slow_path(self) -> None:
+        """Let franky_sim's own controllers compute this tick (velocity and Cartesian motions)."""
+        if not self._is_slow:
+            for component in self._tracked_state_components.values():
+                for observer in component.observers.values():
+                    observer.clear()
+        self._is_slow, self._target = True, None
+
+    def _apply(self, torque_nm: FloatArray) -> None:
+        commanded = self._signals[_TAU_J_D]
+        np.minimum(torque_nm, self._limit_nm, out=commanded)
+        np.maximum(commanded, -self._limit_nm, out=commanded)
+        model, data = self._pinocchio
+        gravity = pin.computeGeneralizedGravity(model, data, self._q_view)
+        self._torque_control(commanded + gravity)
+
+    def _torque_control(self, torques: FloatArray) -> None:
+        applied = self._signals[_TAU_J]
+        np.minimum(torques, self._limit_nm, out=applied)
+        np.maximum(applied, -self._limit_nm, out=applied)
+        self._force_view[:] = applied
+        self._applied_torques = applied
+
+    def _pre_step(self) -> None:
+        # The same finger law as franky_sim's, in scalars: ten times cheaper than two-vectors.
+        half_width = self._hand_goal_width / 2
+        limit_n = min(FRANKA_HAND_FORCE_LIMIT, self._hand_goal_force)
+        for index, (q_address, dq_address) in enumerate(self._fingers):
+            speed = self._qvel.item(dq_address)
+            damping = -self._kv_hand.item(index) * speed
+            force = self._kp_hand.item(index) * (half_width - self._qpos.item(q_address)) + damping
+            if abs(speed) > self._hand_goal_velocity and speed * force > 0.0:
+                force = damping
+            self._applied[dq_address] = min(max(force, -limit_n), limit_n)
+
+    def _post_step(self) -> None:
+        signals = self._signals
+        signals[_Q], signals[_DQ] = self._q_view, self._dq_view
+        self._update_kinematics()
+        self.external.update(self._jacobian)
+        signals[_DTAU_J] *= _KEEP
+        signals[_DTAU_J] += _TAKE * (signals[_TAU_J] - self._last_tau)
+        self._last_tau[:] = signals[_TAU_J]
+        if self._is_slow:
+            super()._post_step()
+            self._copy_slow_signals()
+        elif self._target is None:
+            signals[_DDQ_D] *= _KEEP
+            signals[_DDQ_D] += _TAKE * (signals[_DQ] - self._last_dq)
+            signals[_Q_D], signals[_DQ_D] = signals[_Q], signals[_DQ]
+        self._last_dq[:] = signals[_DQ]
+
+    def _update_kinematics(self) -> None:
+        model, data = self._pinocchio
+        q_rad = self._signals[_Q]
+        self._jacobian = pin.computeFrameJacobian(
+            model, data, q_rad, self._tcp_frame, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
+        )
+        self._tcp = self._forward_kinematics(q_rad)
+
+    def _forward_kinematics(self, q_rad: FloatArray) -> FloatArray:
+        model, data = self._pinocchio
+        pin.forwardKinematics(model, data, q_rad)
+        pin.updateFramePlacement(model, data, self._tcp_frame)
+        return np.asarray(data.oMf[self._tcp_frame].homogeneous)
+
+    def _copy_slow_signals(self) -> None:
+        now_s, components = self._base_time_s, self._tracked_state_components
+        for row, name in _SLOW_SIGNALS:
+            self._signals[row] = components[name].get(now_s)
+
+    def write_constants(self, packet: StatePacket) -> None:
+        """Fill what only changes by command: frames, masses, load."""
+        fields, params = packet.fields, self.robot_parameters
+        fields["F_T_NE"][:] = self.to_franka_pose(self._flange_to_hand)
+        fields["NE_T_EE"][:] = self.to_franka_pose(self._hand_to_tcp)
+        fields["F_T_EE"][:] = self.to_franka_pose(self._flange_to_hand * self._hand_to_tcp)
+        fields["EE_T_K"][:] = self.EE_T_K
+        fields["m_ee"][:], fields["m_load"][:] = params.ee_mass, self.m_load
+        fields["F_x_Cee"][:], fields["F_x_Cload"][:] = params.ee_com, self.F_x_Cload
+        fields["I_ee"][:], fields["I_load"][:] = params.ee_inertia, self.I_load
+
+    def set_NE_T_EE(self, ne_t_ee: tuple[float, ...]) -> None:  # noqa: N802, the base class's name
+        """Move the TCP relative to the nominal hand frame.
+
+        Args:
+            ne_t_ee: Homogeneous transform, 16 values, column-major.
+        """
+        super().set_NE_T_EE(ne_t_ee)
+        self._hand_to_tcp = pin.SE3(np.array(ne_t_ee).reshape((4, 4), order="F"))
+
+    def write_state(self, packet: StatePacket) -> None:
+        """Fill what changes at every step."""
+        fields, signals = packet.fields, self._signals
+        packet.joint_signals[:] = signals
+        tcp = self._tcp.T.ravel()
+        fields["O_T_EE"][:] = tcp
+        fields["elbow"][:] = _elbow(signals[_Q])
+        if self._is_slow:
+            self._write_slow_fields(fields)
+        else:
+            if self._target is not None:
+                tcp = self._forward_kinematics(signals[_Q_D]).T.ravel()
+            fields["O_T_EE_d"][:] = fields["O_T_EE_c"][:] = tcp
+            fields["elbow_d"][:] = fields["elbow_c"][:] = _elbow(signals[_Q_D])
+            fields["O_dP_EE_d"][:] = fields["O_dP_EE_c"][:] = self._jacobian @ signals[_DQ_D]
+        is_in_contact = self.external.has_contact
+        if is_in_contact or self._was_in_contact:
+            self.external.write(packet, self._tcp[:3, :3], self.thresholds)
+        self._was_in_contact = is_in_contact
+
+    def _write_slow_fields(self, fields: dict[str, NDArray[Any]]) -> None:
+        now_s, components = self._base_time_s, self._tracked_state_components
+        for name in _SLOW_VECTORS:
+            fields[name][:] = components[name].get(now_s)
+        for name in ("O_T_EE_d", "O_T_EE_c"):
+            fields[name][:] = self.to_franka_pose(components[name].get(now_s))
+        fields["elbow_d"][:] = _elbow(self._signals[_Q_D])
+
+
+class FciSimulator(MujocoSimulator):  # type: ignore[misc]  # franky_sim ships no types
+    """The MuJoCo simulator with `FciRobot` arms."""
+
+    def add_robot(self, **options: Any) -> FciRobot:
+        """Add an arm to the scene; `options` are those of `MujocoSimulator.add_robot`."""
+        super().add_robot(**options)
+        options.pop("position", None)
+        # MujocoSimulator names its robot class in the method that also writes the XML, so the
+        # robot it has just made is exchanged for ours instead of copying that method.
+        robot = FciRobot(**options)
+        self._robots[-1] = robot
+        return robot

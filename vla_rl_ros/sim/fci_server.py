@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated control box: Franka's protocol with reflexes, recovery and faults on demand.
+
+Built on franky_sim's transport and message classes. What it adds to franky_sim's own server is
+what a safety layer above has to be tested against: collision thresholds that trip a reflex, moves
+that are refused until `AutomaticErrorRecovery`, a missed-packet limit, an honest success rate of
+control commands, a link that can be dropped. Thresholds are enforced while a motion runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import pinocchio as pin
+from franky_sim.franka_robot_protocol import (
+    GetRobotModelCommand,
+    MoveCommandControllerMode,
+    MoveCommandMotionGeneratorMode,
+    MoveStatus,
+    RobotCommand,
+    RobotMode,
+    SetCartesianImpedanceCommand,
+    SetEEToKCommand,
+    SetJointImpedanceCommand,
+    SetLoadCommand,
+    SetNEToEECommand,
+    StateControllerMode,
+    StateMotionGeneratorMode,
+    StopMoveCommand,
+)
+from franky_sim.franka_robot_server import ControlMode
+from franky_sim.franka_server import BaseCommand
+
+from vla_rl_ros.sim.fci_commands import MoveOrRefuse, RecoverErrors, StoreThresholds
+from vla_rl_ros.sim.fci_gripper import FciGripper
+from vla_rl_ros.sim.fci_link import FciLink
+from vla_rl_ros.sim.fci_robot import FciRobot
+from vla_rl_ros.sim.fci_wire import CommandPacket, FciError, StatePacket
+
+LOG = logging.getLogger(__name__)
+
+ROBOT_PORT = 1337
+PROTOCOL_VERSION = 10
+_COMMANDS = {
+    RobotCommand.kMove: MoveOrRefuse,
+    RobotCommand.kStopMove: StopMoveCommand,
+    RobotCommand.kSetCollisionBehavior: StoreThresholds,
+    RobotCommand.kSetJointImpedance: SetJointImpedanceCommand,
+    RobotCommand.kSetCartesianImpedance: SetCartesianImpedanceCommand,
+    RobotCommand.kGetRobotModel: GetRobotModelCommand,
+    RobotCommand.kAutomaticErrorRecovery: RecoverErrors,
+    RobotCommand.kSetLoad: SetLoadCommand,
+    RobotCommand.kSetNEToEE: SetNEToEECommand,
+    RobotCommand.kSetEEToK: SetEEToKCommand,
+}
+_GENERATOR_MODES = {
+    MoveCommandMotionGeneratorMode.kJointPosition: ControlMode.POSITION,
+    MoveCommandMotionGeneratorMode.kJointVelocity: ControlMode.VELOCITY,
+    MoveCommandMotionGeneratorMode.kCartesianPosition: ControlMode.CARTESIAN_POSITION,
+    MoveCommandMotionGeneratorMode.kCartesianVelocity: ControlMode.CARTESIAN_VELOCITY,
+}
+_REPORTED_MODES = {
+    ControlMode.IDLE: StateMotionGeneratorMode.kIdle,
+    ControlMode.TORQUE: StateMotionGeneratorMode.kNone,
+    ControlMode.POSITION: StateMotionGeneratorMode.kJointPosition,
+    ControlMode.VELOCITY: StateMotionGeneratorMode.kJointVelocity,
+    ControlMode.CARTESIAN_POSITION: StateMotionGeneratorMode.kCartesianPosition,
+    ControlMode.CARTESIAN_VELOCITY: StateMotionGeneratorMode.kCartesianVelocity,
+}
+_GIVE_UP_WAITING_TICKS = 20
+# What the control box counts the success rate over.
+_HISTORY_TICKS = 100
+_FULL_HISTORY = (1 << _HISTORY_TICKS) - 1
+_NUMBERS = ("q_c", "dq_c", "O_T_EE_c", "O_dP_EE_c", "elbow_c", "tau_J_d")
+
+
+class FciServer(FciLink):
+    """Arm server on port 1337; creates the hand's server on the same address.
+
+    Attributes:
+        missed_packet_limit: Control commands in a row that may stay out before the motion is
+            aborted, 0 for no limit. A real arm allows 20; a loaded test machine needs none.
+    """
+
+    def __init__(self, robot: FciRobot, hostname: str, missed_packet_limit: int = 0) -> None:
+        """Create the server; `init` binds it.
+
+        Args:
+            robot: The arm to serve.
+            hostname: Address to bind, usually a loopback one.
+            missed_packet_limit: See the attribute.
+        """
+        super().__init__([hostname], ROBOT_PORT, _COMMANDS, PROTOCOL_VERSION)
+        self.robot = robot
+        self.missed_packet_limit = missed_packet_limit
+        self.num_missed = 0
+        self._packet = StatePacket()
+        self._incoming = CommandPacket()
+        self._command = CommandPacket()
+        self._gripper: FciGripper | None = None
+        self._motion_id = 0
+        self._controller = StateControllerMode.kOther
+        self._is_reflex = False
+        self._hold()
+        robot._set_server(self)  # noqa: SLF001, franky_sim's own wiring
+
+    @property
+    def gripper(self) -> FciGripper:
+        """The hand's server; valid after `init`."""
+        assert self._gripper is not None
+        return self._gripper
+
+    @property
+    def current_motion_id(self) -> int:
+        """Id of the running motion, 0 when none runs."""
+        return self._motion_id
+
+    @property
+    def is_reflex(self) -> bool:
+        """Whether moves are refused until the errors are cleared."""
+        return self._is_reflex
+
+    def reset_current_motion_id(self) -> None:
+        """Forget the running motion without answering it."""
+        self._motion_id = 0
+
+    def _bind_children(self, hostname: str) -> None:
+        self._gripper = FciGripper(self.robot, hostname)
+        self._gripper.init()
+
+    def _hold(self) -> None:
+        self._mode = ControlMode.IDLE
+        self._controller = StateControllerMode.kOther
+        self._hold_q_rad = self.robot.desired_q_rad.copy()
+        self._has_command = False
+        self._is_new_command = False
+        self._missed_in_a_row = 0
+
+    def _reset_state(self) -> None:
+        self._motion_id = 0
+        self._hold()
+
+    def start_motion(
+        self,
+        controller_mode: MoveCommandControllerMode,
+        motion_generator_mode: MoveCommandMotionGeneratorMode,
+        motion_id: int,
+    ) -> None:
+        """Switch to what the client asked for; the first command has yet to come.
+
+        Args:
+            controller_mode: Who closes the torque loop.
+            motion_generator_mode: What the commands mean where the control box closes it.
+            motion_id: To answer when the motion ends.
+        """
+        self._hold()
+        self._motion_id = motion_id
+        if controller_mode == MoveCommandControllerMode.kExternalController:
+            self._mode = ControlMode.TORQUE
+            self._controller = StateControllerMode.kExternalController
+        else:
+            self._mode = _GENERATOR_MODES[motion_generator_mode]
+            self._controller = StateControllerMode[controller_mode.name]
+        fields = self._command.fields
+        for name in _NUMBERS:
+            fields[name][:] = 0.0
+        fields["valid_elbow"][:] = 0
+        fields["q_c"][:] = self.robot.desired_q_rad
+        fields["O_T_EE_c"][:] = self.robot.tcp_in_base.T.ravel()
+        self._history = _FULL_HISTORY
+        self._packet.fields["reflex_reason"][:] = 0
+
+    def stop_motion(self, send_preemption_signal: bool = True) -> None:
+        """Hold the present position.
+
+        Args:
+            send_preemption_signal: Whether to tell the client that its motion was preempted.
+        """
+        self._hold()
+        if self._motion_id and send_preemption_signal:
+            self._end_motion(MoveStatus.kPreempted)
+
+    def _end_motion(self, status: MoveStatus) -> None:
+        BaseCommand.send_response(self._tcp_socket, RobotCommand.kMove, self._motion_id, status)
+        self._motion_id = 0
+
+    def trip(self, error: FciError) -> None:
+        """Enter the reflex: hold, abort the running motion, refuse further ones.
+
+        Args:
+            error: The reason the client is told.
+        """
+        LOG.info("reflex: %s", error.name.lower())
+        fields = self._packet.fields
+        for name in ("errors", "reflex_reason"):
+            fields[name][:] = 0
+            fields[name][error] = 1
+        self._is_reflex = True
+        self._hold()
+        if self._motion_id == 0:
+            return
+        if self.is_silent:
+            self._motion_id = 0
+            return
+        # libfranka takes the reason of the abort from the state that says Reflex: state first.
+        self.send_state()
+        self._end_motion(MoveStatus.kReflexAborted)
+
+    def clear_errors(self) -> None:
+        """Leave the reflex; `last_motion_errors` stay until the next motion starts."""
+        self._is_reflex = False
+        self._packet.fields["errors"][:] = 0
+
+    def drop_link(self, num_ticks: int) -> None:
+        """Fall silent on arm and hand; a running motion is lost as it is on the real arm."""
+        super().drop_link(num_ticks)
+        self.gripper.drop_link(num_ticks)
+        if self._motion_id:
+            self.trip(FciError.COMMUNICATION_CONSTRAINTS_VIOLATION)
+
+    def _setup_udp_connection(self, network_udp_port: int) -> None:
+        super()._setup_udp_connection(network_udp_port)
+        self._packet.fields["message_id"][:] = 0
+
+    def process_commands(self) -> None:
+        """Take in what the clients of arm and hand sent and set the controls."""
+        super().process_commands()
+        self.gripper.process_commands()
+
+    def wait_for_command(self, timeout_s: float) -> None:
+        """Wait for the answer to the last state where one is due.
+
+        Args:
+            timeout_s: At most this long; not at all for a client that has long been silent.
+        """
+        is_due = self._motion_id and self._has_command and not self.is_silent
+        if is_due and self._missed_in_a_row < _GIVE_UP_WAITING_TICKS:
+            self.wait_for_datagram(timeout_s)
+
+    def _pre_process_commands(self) -> None:
+        self._is_new_command = False
+
+    def _process_udp_commands(self) -> bool:
+        while size := self._receive_datagram(self._incoming.buffer):
+            if size == CommandPacket.SIZE and self._motion_id:
+                self._on_command()
+        return self._is_new_command
+
+    def _on_command(self) -> None:
+        fields = self._incoming.fields
+        if fields["motion_generation_finished"][0] or fields["torque_command_finished"][0]:
+            self._hold()
+            self._end_motion(MoveStatus.kSuccess)
+            return
+        if not all(math.isfinite(fields[name].sum()) for name in self._numbers_in_use()):
+            LOG.warning("ignored a control command that is not finite")
+            return
+        self._command.buffer[:] = self._incoming.buffer
+        self._is_new_command = self._has_command = True
+
+    def _numbers_in_use(self) -> tuple[str, ...]:
+        return ("tau_J_d",) if self._mode is ControlMode.TORQUE else _NUMBERS
+
+    def _post_process_commands(self) -> None:
+        if self._motion_id:
+            self._supervise()
+        robot, command = self.robot, self._command.fields
+        mode, is_new = self._mode, self._is_new_command
+        if mode is ControlMode.TORQUE:
+            robot.drive_torque(command["tau_J_d"])
+        elif mode is ControlMode.IDLE:
+            robot.drive_position(self._hold_q_rad, is_new=True)
+        elif mode is ControlMode.POSITION:
+            robot.drive_position(command["q_c"], is_new=is_new)
+        else:
+            self._drive_slow(is_new)
+
+    def _supervise(self) -> None:
+        self._history = ((self._history << 1) | self._is_new_command) & _FULL_HISTORY
+        if self._is_new_command:
+            self._missed_in_a_row = 0
+        elif self._has_command:
+            self._missed_in_a_row += 1
+            self.num_missed += 1
+            if 0 < self.missed_packet_limit < self._missed_in_a_row:
+                self.trip(FciError.COMMUNICATION_CONSTRAINTS_VIOLATION)
+                return
+        reflex = self.robot.external.exceeded(self.robot.thresholds)
+        if reflex is not None:
+            self.trip(FciError[reflex.upper()])
+
+    def _drive_slow(self, is_new: bool) -> None:
+        robot, command = self.robot, self._command.fields
+        robot.use_slow_path()
+        elbow = command["elbow_c"].copy() if command["valid_elbow"][0] else None
+        if self._mode is ControlMode.VELOCITY:
+            robot.joint_velocity_control(command["dq_c"].copy(), has_new_command=is_new)
+        elif self._mode is ControlMode.CARTESIAN_VELOCITY:
+            twist = command["O_dP_EE_c"].copy()
+            robot.cartesian_velocity_control(twist, elbow, has_new_command=is_new)
+        else:
+            pose = pin.SE3(np.array(command["O_T_EE_c"]).reshape((4, 4), order="F"))
+            target = pin.SE3ToXYZQUAT(pose)
+            robot.cartesian_position_control(target, elbow, has_new_command=is_new)
+
+    def send_state(self) -> None:
+        """Send the state of arm and, less often, hand."""
+        if self._udp is not None:
+            self._write_packet()
+            self._send_datagram(self._packet.buffer)
+            self._packet.fields["message_id"][0] += 1
+        self.gripper.send_state()
+
+    def _write_packet(self) -> None:
+        fields = self._packet.fields
+        if self._busy_ticks > 0:
+            # Load and frames change by TCP command only.
+            self.robot.write_constants(self._packet)
+        self.robot.write_state(self._packet)
+        fields["motion_generator_mode"][0] = _REPORTED_MODES[self._mode]
+        fields["controller_mode"][0] = self._controller
+        rate = 0.0
+        if self._is_reflex:
+            mode = RobotMode.kReflex
+        elif self._motion_id:
+            mode, rate = RobotMode.kMove, self._history.bit_count() / _HISTORY_TICKS
+        else:
+            mode = RobotMode.kIdle
+        fields["robot_mode"][0] = mode
+        fields["control_command_success_rate"][0] = rate
+
+    def _get_state_bytes(self) -> bytes:
+        self._write_packet()
+        return bytes(self._packet.buffer[8:])
+
+    def cleanup(self) -> None:
+        """Close the sockets of arm and hand."""
+        if self._gripper is not None:
+            self._gripper.cleanup()
+        super().cleanup()
