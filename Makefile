@@ -55,7 +55,7 @@ unit: setup-dev ## only the fast tests without ROS
 	@$(BIN)/pytest test/unit test/contract $(PYTEST_ARGS)
 
 docs: setup-dev ## write the generated reference pages again
-	@$(BIN)/python -m vla_rl_ros.tools.docs
+	@$(BIN)/vla-rl-ros docs
 
 lock: ## pin the requirements of setup.py again
 	@scripts/lock.sh

@@ -78,7 +78,7 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").attrib["email"],
     license=MANIFEST.findtext("license"),
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "sim/assets/**"]},
+    package_data={NAME: ["py.typed"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -95,7 +95,7 @@ setup(
     python_requires=">=3.10",
     install_requires=CORE,
     extras_require=EXTRAS,
-    # colcon reads this one to choose pytest; newer setuptools drop it, hence the extra `test` as well.
+    # colcon chooses pytest by this one or, as newer setuptools drop it, by the extra `test`.
     tests_require=["pytest"],
     zip_safe=False,
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,6 +15,16 @@ from vla_rl_ros.hardware.protocols import Camera
 
 FRAME_LIMIT_S = 10.0
 MAX_STAMP_AGE_NS = 1_000_000_000
+
+
+def until(predicate: Callable[[], bool], limit_s: float = FRAME_LIMIT_S) -> bool:
+    """Poll until `predicate` holds; False when it did not in time."""
+    deadline_s = time.monotonic() + limit_s
+    while not predicate():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 def next_frame(camera: Camera, limit_s: float = FRAME_LIMIT_S) -> Image:
@@ -70,7 +81,8 @@ class CameraSuite:
         assert 0.1 < float(np.median(image.depth_m)) < 10.0
 
     def test_stamps_are_of_the_present_past_and_increase(self, opened) -> None:
-        last_ns = 0
+        # The first frame may wait for a renderer or an exposure to get ready.
+        last_ns = next_frame(opened).stamp_ns
         for _ in range(4):
             image = next_frame(opened)
             age_ns = time.time_ns() - image.stamp_ns

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera contract against the fake, the RealSense SDK playing a recording, and the simulator."""
+"""The camera contract against the fake, the RealSense SDK and the simulator."""
 
 from __future__ import annotations
+
+import threading
 
 import pytest
 from contract.camera_suite import CameraSuite, silence
@@ -51,6 +53,44 @@ class TestRealSenseColourOnly(CameraSuite):
     @pytest.fixture
     def camera(self, recording):
         return RealSenseCamera(settings(recording, has_depth=False))
+
+
+@pytest.fixture(scope="module")
+def scene_dir(tmp_path_factory):
+    """A run directory as the simulator keeps it, its state refreshed by a thread."""
+    import mujoco
+
+    from vla_rl_ros.sim.scene import compile_model
+    from vla_rl_ros.sim.snapshot import MODEL_NAME, SNAPSHOT_NAME, SnapshotWriter
+    from vla_rl_ros.sim.variants import SceneConfig
+
+    directory = tmp_path_factory.mktemp("run")
+    model, _ = compile_model(SceneConfig())
+    mujoco.mj_saveModel(model, str(directory / MODEL_NAME))
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    writer, ending = SnapshotWriter(directory / SNAPSHOT_NAME, model), threading.Event()
+
+    def refresh() -> None:
+        while not ending.wait(0.005):
+            writer.write(data)
+
+    thread = threading.Thread(target=refresh)
+    thread.start()
+    yield directory
+    ending.set()
+    thread.join()
+
+
+@pytest.mark.sim
+class TestSimCamera(CameraSuite):
+    has_depth = True
+
+    @pytest.fixture
+    def camera(self, scene_dir):
+        from vla_rl_ros.sim.camera import SimCamera
+
+        return SimCamera("front", 64, 48, scene_dir, rate_hz=60.0, has_depth=True)
 
 
 def settings(recording, *, has_depth: bool) -> RealSenseSettings:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pyrealsense2 as rs
 import pytest
-from contract.camera_suite import next_frame, silence
+from contract.camera_suite import next_frame, until
 from unit.realsense_stub import HEIGHT, RATE_HZ, WIDTH, Frame, StubSdk, colour_device, flat
 
 from vla_rl_ros.core.errors import ConfigError, DeviceError
@@ -67,7 +68,7 @@ def test_recorded_frames_keep_their_spacing_and_source(recording) -> None:
     frames = [next_frame(camera) for _ in range(10)]
     camera.close()
     period_ns = 1_000_000_000 / SPEC.rate_hz
-    for a, b in zip(frames[4:], frames[5:], strict=False):
+    for a, b in pairwise(frames[4:]):
         num_periods = read_pattern(b.rgb) - read_pattern(a.rgb)
         # Playback may lag and be re-anchored to the present, never the other way round.
         assert b.stamp_ns - a.stamp_ns <= num_periods * period_ns + NS_PER_MS
@@ -82,7 +83,8 @@ def test_recordings_without_metadata_play(tmp_path, domain: ClockDomain) -> None
     )  # fmt: skip
     camera = player(write_recording(tmp_path / "r.db3", spec))
     camera.open()
-    assert 0 <= time.time_ns() - next_frame(camera).stamp_ns < 500 * NS_PER_MS
+    stamp_ns = next_frame(camera).stamp_ns
+    assert 0 <= time.time_ns() - stamp_ns < 500 * NS_PER_MS
     assert camera.details()["stamp_source"].endswith("half_period")
     camera.close()
 
@@ -92,7 +94,7 @@ def test_a_looping_recording_goes_on_with_fresh_stamps(recording) -> None:
     camera.open()
     indices, stamps = [], []
     deadline_s = time.monotonic() + 10.0
-    while not any(a > b for a, b in zip(indices, indices[1:], strict=False)):
+    while not any(a > b for a, b in pairwise(indices)):
         assert time.monotonic() < deadline_s
         image = next_frame(camera)
         indices.append(read_pattern(image.rgb))
@@ -170,12 +172,9 @@ def test_a_pulled_plug_is_found_again(bus) -> None:
     reader = CameraReader(camera, HealthSettings(first_backoff_s=0.01, max_backoff_s=0.02))
     reader.start()
     bus.devices[0].is_plugged = False
-    deadline_s = time.monotonic() + 10.0
-    while reader.report().status is not CameraStatus.LOST:
-        assert time.monotonic() < deadline_s
+    assert until(lambda: reader.report().status is CameraStatus.LOST)
     bus.devices[0].is_plugged = True
-    while reader.report().num_restarts == 0:
-        assert time.monotonic() < deadline_s
+    assert until(lambda: reader.report().num_restarts > 0)
     bus.frames.append(Frame(flat(7)))
     image = reader.wait_newer(0, 10.0)
     assert image is not None

@@ -16,9 +16,7 @@ from vla_rl_ros.hardware.realsense_recording import RecordingSpec, write_recordi
 
 
 def wanted(**changes) -> RealSenseSettings:
-    return RealSenseSettings(
-        **{"width": WIDTH, "height": HEIGHT, "rate_hz": RATE_HZ, **changes}  # type: ignore[arg-type]
-    )
+    return RealSenseSettings(**{"width": WIDTH, "height": HEIGHT, "rate_hz": RATE_HZ, **changes})
 
 
 def refusal(monkeypatch, settings: RealSenseSettings, *devices: Device, error: str = "") -> str:

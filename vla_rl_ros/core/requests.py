@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import numpy as np
+
 from vla_rl_ros.core.chunking import ChunkSchedule, Verdict
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
@@ -122,13 +124,19 @@ class ChunkRequests:
         return consumed >= execute_ticks or consumed < -1
 
     def prefix(self, stamp_ns: int) -> FloatArray | None:
-        """What is promised to the arm from `stamp_ns` on while an answer is under way.
+        """What is done from `stamp_ns` on while the answer is under way.
+
+        The first row is what was executed in that tick, with residual and operator, because the
+        arm moved by it; the following ones can only be the base actions that are promised.
 
         Returns:
             Shape (d, 7) with d up to the estimated delay, None when nothing is promised.
         """
-        committed = self._schedule.committed(stamp_ns, self.delay.estimate())
-        return committed if len(committed) else None
+        prefix = self._schedule.committed(stamp_ns, self.delay.estimate())
+        row = self.last_row
+        if row is not None and row.stamp_ns == stamp_ns:
+            prefix = np.concatenate([row.executed[None], prefix[1:]])
+        return prefix if len(prefix) else None
 
     def sent(self, stamp_ns: int) -> int:
         """Note that a chunk observed at `stamp_ns` is requested.

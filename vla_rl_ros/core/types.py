@@ -7,6 +7,7 @@ names; unless stated otherwise everything is expressed in the arm's base frame.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +57,8 @@ class Pose:
         """Validate and normalise."""
         object.__setattr__(self, "position_m", finite_array(self.position_m, (3,), "position"))
         quat = finite_array(self.quat_xyzw, (4,), "quaternion")
-        norm = float(np.linalg.norm(quat))
+        # hypot does not overflow where a sum of squares does.
+        norm = math.hypot(*quat.tolist())
         if abs(norm - 1.0) > QUATERNION_NORM_TOLERANCE:
             raise InvalidCommandError("not_unit_quaternion", f"norm {norm:.6g}")
         quat = quat / norm

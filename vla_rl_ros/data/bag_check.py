@@ -13,6 +13,7 @@ import yaml
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_reader import Bag
 from vla_rl_ros.data.metadata import METADATA_FILE, NS_PER_S
+from vla_rl_ros.data.recover import WORKING_SUFFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def check(path: Path | str, required_topics: Iterable[str] = ()) -> BagReport:
 
     Args:
         path: Directory of the bag, or its MCAP file.
-        required_topics: Topics that must have a channel, with or without leading slash.
+        required_topics: Topics that must have a channel; relative names in any namespace.
 
     Raises:
         BagError: It is no bag at all.
@@ -100,8 +101,7 @@ def _problems(bag: Bag, topics: tuple[TopicReport, ...], required: Iterable[str]
     problems = []
     if not bag.is_sealed:
         problems.append("the file has no index: its writer was killed; `bag recover` completes it")
-    names = {name if name.startswith("/") else f"/{name}" for name in required}
-    missing = sorted(names - set(bag.topics))
+    missing = [name for name in required if not _has_topic(bag, name)]
     if missing:
         problems.append(f"no channel for {', '.join(missing)}")
     num_dropped = bag.metadata("episode").get("num_dropped", "0")
@@ -109,6 +109,13 @@ def _problems(bag: Bag, topics: tuple[TopicReport, ...], required: Iterable[str]
         problems.append(f"the recorder dropped {num_dropped} messages")
     problems.extend(_metadata_problems(bag.path, topics))
     return problems
+
+
+def _has_topic(bag: Bag, name: str) -> bool:
+    # A relative name may stand in the namespace of a robot.
+    if name.startswith("/"):
+        return name in bag.topics
+    return any(topic.endswith(f"/{name}") for topic in bag.topics)
 
 
 def _metadata_problems(mcap: Path, topics: tuple[TopicReport, ...]) -> list[str]:
@@ -138,7 +145,8 @@ def find_bags(directory: Path) -> list[Path]:
     """
     if any(directory.glob("*.mcap")):
         return [directory]
-    found = sorted({path.parent for path in directory.glob("*/*.mcap")})
+    folders = {path.parent for path in directory.glob("*/*.mcap")}
+    found = sorted(folder for folder in folders if folder.suffix != WORKING_SUFFIX)
     if not found:
         raise BagError(f"no bag in {directory}")
     return found

@@ -21,7 +21,7 @@ from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX, BagSettings, BagWriter
 from vla_rl_ros.data.mcap_scan import ScanResult, is_sealed, scan
 from vla_rl_ros.data.metadata import METADATA_FILE, BagSummary, BagTopic, metadata_yaml
 
-_WORKING_SUFFIX = ".recovering"
+WORKING_SUFFIX = ".recovering"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,11 +151,11 @@ def _read_content(mcap: Path, result: ScanResult) -> _Content:
 
 
 def _copy(mcap: Path, final: Path, content: _Content, result: ScanResult) -> None:
-    shutil.rmtree(final.with_name(final.name + _WORKING_SUFFIX), ignore_errors=True)
+    shutil.rmtree(final.with_name(final.name + WORKING_SUFFIX), ignore_errors=True)
     # A repair adds no more than it removes afterwards, so the space limits do not apply.
     settings = BagSettings(start_free_bytes=0, stop_free_bytes=0)
     writer = BagWriter(
-        final, content.topics(), {}, settings=settings, working_suffix=_WORKING_SUFFIX
+        final, content.topics(), {}, settings=settings, working_suffix=WORKING_SUFFIX
     )
     try:
         for metadata in content.metadata:
@@ -178,7 +178,7 @@ def _copy(mcap: Path, final: Path, content: _Content, result: ScanResult) -> Non
 
 def _write_metadata(directory: Path, content: _Content, file_name: str) -> None:
     text = metadata_yaml(content.topics(), content.summary(), file_name)
-    working = directory / f"{METADATA_FILE}{_WORKING_SUFFIX}"
+    working = directory / f"{METADATA_FILE}{WORKING_SUFFIX}"
     try:
         working.write_text(text, encoding="utf-8")
         working.replace(directory / METADATA_FILE)

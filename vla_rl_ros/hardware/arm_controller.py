@@ -74,8 +74,6 @@ class ArmController:
         self._last_target_s = float("-inf")
         self._cycle = 0
 
-    # --- who may command ------------------------------------------------------------------
-
     def enable(self) -> None:
         """Accept targets."""
         with self._lock:
@@ -127,8 +125,7 @@ class ArmController:
 
     def set_limits(self, limits: ReferenceLimits) -> None:
         """Replace the limits; they hold from the next target on."""
-        with self._lock:
-            self._follower.limits = limits
+        self._follower.limits = limits
 
     def set_settings(self, settings: ImpedanceSettings) -> None:
         """Replace gains and clips; asymmetric clips act from the next cycle on."""
@@ -166,7 +163,7 @@ class ArmController:
             self.gripper.recover()
         with self._lock:
             if not self._follower.begin_recovery():
-                return _done("the arm is in control: nothing but a hold to clear")
+                return self._worker.submit(lambda: "the arm is in control: any hold is over")
         return self._submit(self._recover, ControlMode.FAULT)
 
     def home(self, request: HomeRequest) -> Future[str]:
@@ -184,8 +181,6 @@ class ArmController:
             self._follower.begin_homing(self._clock())
             limits = self._follower.limits
         return self._submit(lambda: self._home(request, limits), ControlMode.IDLE)
-
-    # --- one cycle ------------------------------------------------------------------------
 
     def step(self) -> LoopSnapshot:
         """One cycle: state, fault, watchdog, reference."""
@@ -252,8 +247,6 @@ class ArmController:
             fault=follower.fault,
         )
 
-    # --- blocking calls, in the worker ----------------------------------------------------
-
     def _submit(self, job: Callable[[], str], mode_on_error: ControlMode) -> Future[str]:
         return self._worker.submit(self._guarded, job, mode_on_error)
 
@@ -306,9 +299,3 @@ class ArmController:
         with self._lock:
             self._follower.leave(ControlMode.IDLE)
         return "home"
-
-
-def _done(text: str) -> Future[str]:
-    future: Future[str] = Future()
-    future.set_result(text)
-    return future

@@ -23,7 +23,7 @@ from vla_rl_ros.hardware.camera_health import (
 )
 from vla_rl_ros.hardware.protocols import Camera, CameraIntrinsics
 
-_READ_TIMEOUT_S = 0.1
+_MIN_READ_TIMEOUT_S = 0.1
 _CLOCK_STEP_NS = 1_000_000_000
 
 
@@ -59,6 +59,7 @@ class CameraReader:
         self._camera = camera
         self._health = CameraHealth(settings)
         self._policy = RestartPolicy(settings)
+        self._read_timeout_s = max(_MIN_READ_TIMEOUT_S, 2.0 / settings.rate_hz)
         self._on_frame = on_frame
         self._on_error = on_error
         self._condition = threading.Condition()
@@ -141,7 +142,7 @@ class CameraReader:
             self._stopping.wait(self._policy.until_due_s(time.monotonic()))
             return
         try:
-            image = self._camera.read(_READ_TIMEOUT_S)
+            image = self._camera.read(self._read_timeout_s)
         except Exception as error:  # noqa: BLE001 - vendors raise anything; shown in the report
             self._lose(error)
             return

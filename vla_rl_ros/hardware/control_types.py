@@ -84,11 +84,13 @@ class Command:
     """What one cycle sends to the arm.
 
     Attributes:
-        pose: Set point of the spring, base frame.
+        reference: Where the reference is, base frame.
+        pose: Set point of the spring: the reference, clipped against the measured pose.
         twist: Velocity feed-forward.
         is_saturated: For x y z rx ry rz whether the error clip acts.
     """
 
+    reference: Pose
     pose: Pose
     twist: Twist
     is_saturated: tuple[bool, ...]

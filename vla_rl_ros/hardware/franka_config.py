@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from vla_rl_ros.core.config import check_bounds, param
@@ -14,22 +15,23 @@ class FrankaConfig:
 
     robot_ip: str = param("127.0.0.1", doc="Address of the arm's control box.")
     realtime: str = param(
-        "enforce",
-        doc="Whether the control thread must be real-time; ignore for simulation.",
-        choices=("enforce", "ignore"),
+        "auto",
+        doc="Whether the control thread must be real-time; auto: unless the address is a "
+        "loopback one, where only a simulator lives.",
+        choices=("auto", "enforce", "ignore"),
     )
     connect_timeout_s: float = param(
         5.0, doc="Longest wait for the control box.", unit="s", low=0.1, high=60.0
     )
     collision_torque_nm: float = param(
-        60.0, doc="Joint torque that trips a reflex.", unit="Nm", low=1.0, high=120.0
+        60.0, doc="Joint torque that trips a reflex.", unit="Nm", low=1.0, high=5000.0
     )
     collision_force_n: float = param(
         80.0,
         doc="TCP force (and torque, in Nm) that trips a reflex.",
         unit="N",
         low=1.0,
-        high=200.0,
+        high=5000.0,
     )
     tcp_offset_m: float = param(
         0.1034, doc="Expected TCP height above the flange, checked.", unit="m", low=0.0, high=0.5
@@ -45,3 +47,20 @@ class FrankaConfig:
     def __post_init__(self) -> None:
         """Check bounds."""
         check_bounds(self)
+
+    @property
+    def is_realtime(self) -> bool:
+        """Whether a control thread without real-time rights is refused."""
+        if self.realtime == "auto":
+            return not _is_loopback(self.robot_ip)
+        return self.realtime == "enforce"
+
+
+def _is_loopback(address: str) -> bool:
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        # A host name of the site: a robot.
+        return False

@@ -80,12 +80,12 @@ class FrankaLink:
 
     def _connect_here(self) -> None:
         config, franky = self.config, self.franky
-        is_enforced = config.realtime == "enforce"
-        level = franky.RealtimeConfig.Enforce if is_enforced else franky.RealtimeConfig.Ignore
+        is_realtime = config.is_realtime
+        level = franky.RealtimeConfig.Enforce if is_realtime else franky.RealtimeConfig.Ignore
         try:
             robot = franky.Robot(config.robot_ip, realtime_config=level)
         finally:
-            if not is_enforced:
+            if not is_realtime:
                 drop_realtime()
         # The constructor of franky.Robot sets thresholds of its own: ours come after it.
         robot.set_collision_behavior(config.collision_torque_nm, config.collision_force_n)

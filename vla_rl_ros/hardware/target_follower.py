@@ -8,6 +8,7 @@ test. `control_loop` brings the thread, the arm and the lock.
 from __future__ import annotations
 
 import enum
+import math
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class TargetFollower:
     def _require_near(
         target: Pose, anchor: Pose, reason: str, limit_m: float, limit_rad: float
     ) -> None:
-        distance_m = float(np.linalg.norm(target.position_m - anchor.position_m))
+        distance_m = math.dist(target.position_m, anchor.position_m)
         angle_rad = angle_between_rad(target.quat_xyzw, anchor.quat_xyzw)
         if distance_m > limit_m or angle_rad > limit_rad:
             raise InvalidCommandError(reason, f"{distance_m:.3f} m, {angle_rad:.2f} rad away")
@@ -186,9 +187,9 @@ class TargetFollower:
                 self.mode, event = ControlMode.HOLD, Event.HELD
         else:
             self.mode = ControlMode.RUN
-        pose, twist = interpolator.sample(now_s)
-        pose, twist, is_saturated = clip_to_measured(pose, twist, measured, settings)
-        return Command(pose=pose, twist=twist, is_saturated=is_saturated), event
+        reference, twist = interpolator.sample(now_s)
+        pose, twist, saturated = clip_to_measured(reference, twist, measured, settings)
+        return Command(reference=reference, pose=pose, twist=twist, is_saturated=saturated), event
 
     def hold(self) -> None:
         """Rest at the present reference and follow no target until `leave`."""

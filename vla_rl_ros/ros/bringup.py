@@ -118,12 +118,11 @@ class BringUp:
         self.names = tuple(names)
         self._health = health
         self._say = say
-        self._get: dict[str, Any] = {
-            n: node.create_client(GetState, f"{n}/get_state") for n in names
-        }
-        self._change: dict[str, Any] = {
-            n: node.create_client(ChangeState, f"{n}/change_state") for n in names
-        }
+        self._get: dict[str, Any] = {}
+        self._change: dict[str, Any] = {}
+        for name in names:
+            self._get[name] = node.create_client(GetState, f"{name}/get_state")
+            self._change[name] = node.create_client(ChangeState, f"{name}/change_state")
 
     def up(self, timeout_s: float, clock: Clock) -> Steps[None]:
         """Configure and activate every node in order; nodes that are active stay as they are.

@@ -34,7 +34,7 @@ class CameraConfig:
     width_px: int = param(128, doc="Width of the published image.", unit="px", low=16, high=4096)
     height_px: int = param(128, doc="Height of the published image.", unit="px", low=16, high=4096)
     rate_hz: int = param(30, doc="Frames per second.", unit="Hz", low=1, high=300)
-    depth: bool = param(False, doc="Whether aligned depth is published; not in the simulator.")
+    depth: bool = param(False, doc="Whether depth, aligned to colour, is published.")
     sensor_width_px: int = param(
         640, doc="Width of the RealSense's colour stream.", unit="px", low=16, high=4096
     )
@@ -65,8 +65,6 @@ class CameraConfig:
         check_bounds(self)
         if len(self.crop_px) != len(_WHOLE_IMAGE):
             raise ConfigError(f"crop_px={self.crop_px} must be x, y, width, height")
-        if self.depth and self.driver == "sim":
-            raise ConfigError("depth=true: the simulated camera renders colour only")
 
     def crop_box(self) -> CropBox | None:
         """The crop, None for the centred one."""
@@ -113,12 +111,17 @@ def make_camera(config: CameraConfig, name: str) -> Camera:
 
 
 def _make_sim_camera(config: CameraConfig, name: str) -> Camera:
-    # Brings MuJoCo, which a cell with real cameras need not have.
-    from vla_rl_ros.sim.camera import SimCamera
-
     run_dir = os.environ.get(RUN_DIR_VARIABLE, "")
     if not run_dir:
         raise ConfigError(f"driver=sim needs {RUN_DIR_VARIABLE}, which the launcher sets")
+    # Brings MuJoCo, which a cell with real cameras need not have.
+    from vla_rl_ros.sim.camera import SimCamera
+
     return SimCamera(
-        name, config.width_px, config.height_px, Path(run_dir), rate_hz=float(config.rate_hz)
+        name,
+        config.width_px,
+        config.height_px,
+        Path(run_dir),
+        rate_hz=float(config.rate_hz),
+        has_depth=config.depth,
     )

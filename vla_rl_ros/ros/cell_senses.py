@@ -11,6 +11,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
@@ -26,13 +28,15 @@ from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_pose
 from vla_rl_ros.ros.endpoints import Endpoints
 from vla_rl_ros.ros.markers import View
 from vla_rl_ros.ros.sampler import Sampler, Tap
-from vla_rl_ros.ros.steps import Clock
+from vla_rl_ros.ros.steps import Clock, StepError, Steps, call
 
 CONTROLLER = "impedance_controller"
 OUTCOME_TOPICS = {"ground_truth": "sim/success", "classifier": "task/success", "operator": ""}
 STALE_AFTER_S = 1.0
 """Age at which a pose or a driver is no longer shown."""
 EPOCH_CHANNEL = "chunk.epoch"
+BOX_PARAMETERS = ("limits.box_min_m", "limits.box_max_m")
+BOX_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,12 +86,15 @@ class CellSenses:
         self._controller: Tap[JointState] = self._sampler.tap("arm/controller_state")
         self._pose: Tap[PoseStamped] = self._sampler.tap("arm/tcp_pose")
         self._target: Tap[PoseStamped] = self._sampler.tap("arm/target_pose")
+        self._limits: Any = node.create_client(GetParameters, f"{CONTROLLER}/get_parameters")
+        self._box: dict[str, list[float]] = {}
         self._executed: Tap[JointState] = self._sampler.tap("action/executed")
 
     def destroy(self) -> None:
         """Stop listening."""
         self._endpoints.destroy()
         self._node.destroy_subscription(self._diagnostics)
+        self._node.destroy_client(self._limits)
         self._sampler.destroy()
 
     def begin_watch(self) -> None:
@@ -119,17 +126,30 @@ class CellSenses:
             return ""
         return "the arm was stopped because no target came; see intervention and residual_actor"
 
-    def view(self, episode: EpisodeState, box: dict[str, list[float]]) -> View:
+    def read_box(self) -> Steps[None]:
+        """Ask the controller for the workspace box that `view` draws."""
+        request = GetParameters.Request(names=BOX_PARAMETERS)
+        try:
+            response = yield from call(self._limits, request, BOX_TIMEOUT_S, self._clock)
+        except StepError:
+            # Nothing to draw; the bring-up says what is wrong with the controller.
+            self._box = {}
+            return
+        for name, value in zip(BOX_PARAMETERS, response.values, strict=False):
+            if value.type == ParameterType.PARAMETER_DOUBLE_ARRAY:
+                self._box[name] = list(value.double_array_value)
+
+    def view(self, episode: EpisodeState) -> View:
         """What there is to draw.
 
         Args:
             episode: Present state.
-            box: Corners of the workspace box and clips by name, as far as they are known.
         """
+        low, high = BOX_PARAMETERS
         return View(
             episode=episode,
-            box_min_m=box.get("box_min_m"),
-            box_max_m=box.get("box_max_m"),
+            box_min_m=self._box.get(low),
+            box_max_m=self._box.get(high),
             clip_plus_m=self._clip("clip_plus"),
             clip_minus_m=self._clip("clip_minus"),
             measured=self._fresh_pose(self._pose),

@@ -8,7 +8,7 @@ per episode, need not pay that.
 
 from __future__ import annotations
 
-from rclpy.callback_groups import CallbackGroup, Entity
+from rclpy.callback_groups import CallbackGroup
 
 
 class GatedCallbackGroup(CallbackGroup):
@@ -23,13 +23,13 @@ class GatedCallbackGroup(CallbackGroup):
         super().__init__()
         self.is_open = is_open
 
-    def can_execute(self, entity: Entity) -> bool:
+    def can_execute(self, entity: object) -> bool:
         """Asked by the executor for each entity in each cycle."""
         return self.is_open
 
-    def beginning_execution(self, entity: Entity) -> bool:
+    def beginning_execution(self, entity: object) -> bool:
         """Asked by the executor before a callback."""
         return True
 
-    def ending_execution(self, entity: Entity) -> None:
+    def ending_execution(self, entity: object) -> None:
         """Told by the executor after a callback."""

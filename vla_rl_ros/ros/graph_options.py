@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.share import known_tasks, read_mapping
+from vla_rl_ros.sim.variants import variant
 
 ParamValue = bool | int | float | str | list[int] | list[float] | list[str]
 Parameters = Mapping[str, Mapping[str, ParamValue]]
@@ -42,11 +43,12 @@ class GraphOptions:
         image_px: Width and height of simulated and fake images.
         rate: ``real`` or ``free``, pacing of the simulated arm.
         record: Whether episodes are recorded.
+        window: Whether a window shows the simulated cell.
         out: Where bags and logs go.
         exclude: Processes to leave out, by name.
         site: YAML file of node parameters that wins over the defaults.
         overrides: Node parameters that win over everything, by node.
-        remappings: Topic remappings of every node, (from, to).
+        remappings: Topic remappings (from, to), by process.
     """
 
     backend: Backend = Backend.SIM
@@ -59,11 +61,12 @@ class GraphOptions:
     image_px: int = 128
     rate: str = "real"
     record: bool = True
+    window: bool = False
     out: Path = Path("out")
     exclude: frozenset[str] = frozenset()
     site: Path | None = None
     overrides: Parameters = field(default_factory=dict)
-    remappings: tuple[tuple[str, str], ...] = ()
+    remappings: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what no graph can be built from.
@@ -77,6 +80,8 @@ class GraphOptions:
                 f"unknown task {', '.join(unknown) or '(none given)'}; "
                 f"known: {', '.join(known_tasks())}"
             )
+        if self.backend is Backend.SIM:
+            variant(self.variant)
         if self.rate not in ("real", "free"):
             raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
         if not self.robot_ip:

@@ -25,6 +25,8 @@ from vla_rl_ros.ros.graph_options import (
 from vla_rl_ros.ros.share import share_path
 
 RUN_DIR_VARIABLE = "VLA_RL_RUN_DIR"
+# Their Fast DDS knows the profile's variable by its old name only; later ones complain about it.
+OLD_FAST_DDS = ("humble", "iron", "jazzy")
 # Bring-up order of the managed nodes; the gate is last up and first down.
 MANAGED_NODES = (
     "proprio_driver",
@@ -64,7 +66,7 @@ class ProcessSpec:
         arguments: Further command line of a process without ROS.
         remappings: Topic remappings, (from, to).
         respawn: Whether it may be started again after it died.
-        critical: Whether its death ends the whole graph.
+        critical: Whether its death ends the whole graph; neither means that it may just end.
         stop_stage: When it is stopped.
         ready_path: File in the run directory whose appearance says that it serves; empty for none.
         nice: Niceness added; what may lag gives way to what may not.
@@ -110,7 +112,7 @@ def build_graph(options: GraphOptions) -> list[ProcessSpec]:
         replace(
             spec,
             parameters={node: _merged(layers, node) for node in spec.nodes},
-            remappings=options.remappings,
+            remappings=options.remappings.get(spec.name, ()),
         )
         for spec in specs
     ]
@@ -170,7 +172,11 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         plain["residual_actor"],
         gate,
         replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR),
+        *([_VIEWER] if is_sim and options.window else []),
     ]
+
+
+_VIEWER = ProcessSpec(name="viewer", module="vla_rl_ros.sim.viewer", nice=10)
 
 
 def _simulator(options: GraphOptions) -> ProcessSpec:
@@ -195,7 +201,7 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
     is_fake = options.backend is Backend.FAKE
     values: dict[str, dict[str, ParamValue]] = {
         "proprio_driver": {
-            "driver": "fake" if is_fake else "franky",
+            "driver": "fake" if is_fake else "franka",
             "robot_ip": options.robot_ip,
         },
         "impedance_controller": {},
@@ -209,6 +215,7 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
             "seed": options.seed,
             "autorun_episodes": options.episodes,
             "episodes_per_task": options.episodes_per_task,
+            "outcome_source": "ground_truth" if options.backend is Backend.SIM else "operator",
         },
     }
     for camera in CAMERAS:
@@ -237,13 +244,13 @@ def graph_environment(run_dir: Path, base: Mapping[str, str] | None = None) -> d
     profile = str(share_path("config/fastdds_shm.xml"))
     environment.update(
         {
-            # Kilted reads the first name, Humble and Jazzy the second.
             "FASTDDS_DEFAULT_PROFILES_FILE": profile,
-            "FASTRTPS_DEFAULT_PROFILES_FILE": profile,
             RUN_DIR_VARIABLE: str(run_dir),
             "PYTHONUNBUFFERED": "1",
         }
     )
+    if environment.get("ROS_DISTRO") in OLD_FAST_DDS:
+        environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = profile
     # One thread per library: the numerical work is small, the cores are few.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
         environment.setdefault(name, "1")

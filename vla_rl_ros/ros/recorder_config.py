@@ -38,7 +38,7 @@ class RecorderConfig:
         3.0, doc="Time in which nodes must tell their parameters.", unit="s", low=0.1, high=30.0
     )
     poll_period_s: float = param(
-        0.02, doc="Time between two looks at the subscriptions.", unit="s", low=0.002, high=0.1
+        0.05, doc="Time between two looks at the subscriptions.", unit="s", low=0.002, high=0.1
     )
     queue_limit_mib: int = param(
         256, doc="Messages waiting for the disk, at most.", unit="MiB", low=1, high=10**5

@@ -8,12 +8,18 @@ would halve the speed of the simulator. Tests hold every sample of this class ag
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
 from vla_rl_ros.core.impedance import ImpedanceSettings
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.types import FloatArray, Pose
+
+
+def _norm(vector: FloatArray) -> float:
+    return math.sqrt(float(vector.dot(vector)))
 
 
 class FastReference:
@@ -63,25 +69,49 @@ class FastReference:
         self.twist[:] = 0.0
         self._start_s = self._duration_s = 0.0
 
-    def set_target(self, target: Pose, now_s: float, duration_s: float) -> None:
-        """Head for `target`, arriving after `duration_s`, or later if the speed limits ask for it.
+    def is_within_limits(self, position_m: FloatArray, quat_wxyz: FloatArray) -> bool:
+        """Whether `core.reference.limit_target` would leave this target as it is.
 
         Args:
-            target: New goal, already limited by `core.reference.limit_target`.
+            position_m: Of the target, shape (3,).
+            quat_wxyz: Of the target, shape (4,).
+        """
+        limits, vector = self._limits, self._vector
+        x, y, z = position_m.tolist()
+        for value, low, high in zip((x, y, z), limits.box_min_m, limits.box_max_m, strict=True):
+            if not low <= value <= high:
+                return False
+        np.subtract(position_m, self._goal_m, out=vector)
+        if _norm(vector) > limits.max_step_m:
+            return False
+        mujoco.mju_subQuat(vector, quat_wxyz, self._goal_wxyz)
+        if _norm(vector) > limits.max_step_rad:
+            return False
+        _, qx, qy, _ = quat_wxyz.tolist()
+        # Third component of the tool axis; -1 is straight down.
+        return 2.0 * (qx * qx + qy * qy) - 1.0 >= math.cos(limits.max_tilt_rad)
+
+    def set_target(
+        self, position_m: FloatArray, quat_wxyz: FloatArray, now_s: float, duration_s: float
+    ) -> None:
+        """Head for a target, arriving after `duration_s`, or later if the speed limits ask for it.
+
+        Args:
+            position_m: Of the new goal, already within the limits, shape (3,).
+            quat_wxyz: Of the new goal, shape (4,).
             now_s: Simulated time.
             duration_s: Time to take.
         """
         self.sample(now_s)
         self._start_m[:], self._start_wxyz[:] = self.position_m, self.quat_wxyz
-        self._goal_m[:] = target.position_m
-        self._goal_wxyz[:] = target.quat_xyzw[[3, 0, 1, 2]]
+        self._goal_m[:], self._goal_wxyz[:] = position_m, quat_wxyz
         np.subtract(self._goal_m, self._start_m, out=self._translation_m)
         mujoco.mju_subQuat(self._local_rotvec_rad, self._goal_wxyz, self._start_wxyz)
         self._start_s = now_s
         self._duration_s = max(
             duration_s,
-            float(np.linalg.norm(self._translation_m)) / self._limits.max_speed_m_per_s,
-            float(np.linalg.norm(self._local_rotvec_rad)) / self._limits.max_speed_rad_per_s,
+            _norm(self._translation_m) / self._limits.max_speed_m_per_s,
+            _norm(self._local_rotvec_rad) / self._limits.max_speed_rad_per_s,
         )
         mujoco.mju_rotVecQuat(self._vector, self._local_rotvec_rad, self._start_wxyz)
         self._velocity[:3] = self._translation_m

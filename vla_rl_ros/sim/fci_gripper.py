@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any
 
 from franky_sim.constants import FRANKA_HAND_MAX_WIDTH
 from franky_sim.franka_gripper_protocol import GripperCommandStatus
-from franky_sim.franka_gripper_server import FrankaGripperServer
+from franky_sim.franka_gripper_server import FrankaGripperServer, _MotionState
 from franky_sim.franka_server import BaseCommand
 
 from vla_rl_ros.sim.fci_link import FciLink
+from vla_rl_ros.sim.fci_robot import FciRobot
 
 # States of the hand at 200 Hz instead of 1 kHz: the real hand is slower still.
 _STATE_EVERY_TICKS = 5
@@ -27,7 +27,7 @@ _STATE = struct.Struct("<Idd?H")
 class FciGripper(FciLink, FrankaGripperServer):  # type: ignore[misc]  # untyped base
     """Hand server on port 1338 of the arm's address."""
 
-    def __init__(self, robot: Any, hostname: str) -> None:
+    def __init__(self, robot: FciRobot, hostname: str) -> None:
         """Create the server.
 
         Args:
@@ -76,7 +76,7 @@ class FciGripper(FciLink, FrankaGripperServer):  # type: ignore[misc]  # untyped
             )
         )
 
-    def _start_motion(self, *args: Any) -> None:
+    def _start_motion(self, *args: object) -> None:
         self._answer_pending(GripperCommandStatus.kAborted)
         super()._start_motion(*args)
         if self._is_next_aborted:
@@ -86,11 +86,11 @@ class FciGripper(FciLink, FrankaGripperServer):  # type: ignore[misc]  # untyped
     def _halt(self) -> None:
         self._answer_pending(GripperCommandStatus.kAborted)
         self._robot.set_hand_goal(self._robot.hand_width, 0.05, 70.0)
-        self._motion_state = type(self._motion_state).IDLE
+        self._motion_state = _MotionState.IDLE
         self._settling_steps = 0
 
     def _answer_pending(self, status: GripperCommandStatus) -> None:
-        if self.is_busy and self._pending_tcp_socket is not None:
+        if self.is_busy:
             BaseCommand.send_response(
                 self._pending_tcp_socket,
                 self._pending_command_type,

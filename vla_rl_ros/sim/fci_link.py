@@ -12,7 +12,6 @@ import logging
 import select
 import socket
 import struct
-from typing import Any
 
 from franky_sim.franka_server import FrankaServer
 
@@ -21,7 +20,7 @@ LOG = logging.getLogger(__name__)
 # How long TCP is read at every tick after it had something to say: messages that arrive together
 # are taken one a tick, and what is already buffered no longer shows as readable.
 _BUSY_TICKS = 20
-_ACCEPT_EVERY_TICKS = 10
+_ACCEPT_EVERY_TICKS = 20
 _MALFORMED = (ConnectionError, KeyError, ValueError, struct.error)
 
 
@@ -32,7 +31,7 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         num_malformed: Clients dropped because of traffic that made no sense.
     """
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
         """Create the server; arguments are those of the other base."""
         super().__init__(*args, **options)
         self.num_malformed = 0

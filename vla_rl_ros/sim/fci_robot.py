@@ -23,6 +23,14 @@ from vla_rl_ros.sim.fci_wire import StatePacket
 from vla_rl_ros.sim.fci_wrench import CollisionThresholds, ExternalWrench
 
 PERIOD_S = 0.001
+# franky_sim's joint damping (450, 450, 350, 350, 200, 200, 200) makes joint 7, and joint 5 with
+# little friction, buzz at the torque limit: over one step of 1 ms explicit damping must stay well
+# below inertia / step, and these two have 0.08 and 0.2 kg m2.
+JOINT_STIFFNESS = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
+JOINT_DAMPING = (450.0, 450.0, 350.0, 350.0, 100.0, 100.0, 40.0)
+# Only the reported TCP twist uses it away from contacts; the joints move 1 mrad a step at most.
+_JACOBIAN_EVERY_STEPS = 4
+_BASE_AXES = pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
 # franky_sim's first-order filter of finite differences, kept so that motions start alike.
 _KEEP, _TAKE = 0.95, 0.05 / PERIOD_S
 _TAU_J, _TAU_J_D, _DTAU_J, _Q, _Q_D, _DQ, _DQ_D, _DDQ_D = range(8)
@@ -53,11 +61,12 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
 
     external: ExternalWrench
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         """Create the arm; `options` are those of `FrankaMujocoRobot`."""
-        super().__init__(**options)
+        super().__init__(**{"kp": JOINT_STIFFNESS, "kv": JOINT_DAMPING, **options})
         self.thresholds = CollisionThresholds()
         self._limit_nm = np.asarray(self.torque_limit_high, dtype=np.float64)
+        self._lowest_nm = -self._limit_nm
         # One row per joint signal, in the order in which they stand in the packet.
         self._signals: FloatArray = np.zeros((8, 7))
         self._signals[_Q] = self._signals[_Q_D] = self.initial_q
@@ -68,6 +77,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         self._target: FloatArray | None = None  # joint target; None where none is followed
         self._is_slow = False
         self._was_in_contact = False
+        self._step = 0
         params = self.robot_parameters
         self._flange_to_hand = pin.SE3(
             pin.rpy.rpyToMatrix(*params.ee_tcp_rpy), np.array(params.ee_tcp_xyz)
@@ -87,21 +97,19 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
     @property
     def q_rad(self) -> FloatArray:
         """Measured joint positions, shape (7,)."""
-        return self._signals[_Q]
+        return np.asarray(self._signals[_Q])
 
     @property
     def desired_q_rad(self) -> FloatArray:
         """Desired joint positions; the measured ones under torque control. Shape (7,)."""
-        return self._signals[_Q_D]
+        return np.asarray(self._signals[_Q_D])
 
     @property
     def tcp_in_base(self) -> FloatArray:
         """Homogeneous TCP pose in the base frame, shape (4, 4)."""
         return self._tcp
 
-    def _attach_to_scene(
-        self, model: mujoco.MjModel, data: mujoco.MjData, prefix: str
-    ) -> None:
+    def _attach_to_scene(self, model: mujoco.MjModel, data: mujoco.MjData, prefix: str) -> None:
         super()._attach_to_scene(model, data, prefix)
         q_slice, dq_slice = _joint_slice(self._qpos_addrs), _joint_slice(self._dof_addrs)
         self._q_view, self._dq_view = data.qpos[q_slice], data.qvel[dq_slice]
@@ -156,7 +164,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
     def _apply(self, torque_nm: FloatArray) -> None:
         commanded = self._signals[_TAU_J_D]
         np.minimum(torque_nm, self._limit_nm, out=commanded)
-        np.maximum(commanded, -self._limit_nm, out=commanded)
+        np.maximum(commanded, self._lowest_nm, out=commanded)
         model, data = self._pinocchio
         gravity = pin.computeGeneralizedGravity(model, data, self._q_view)
         self._torque_control(commanded + gravity)
@@ -164,7 +172,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
     def _torque_control(self, torques: FloatArray) -> None:
         applied = self._signals[_TAU_J]
         np.minimum(torques, self._limit_nm, out=applied)
-        np.maximum(applied, -self._limit_nm, out=applied)
+        np.maximum(applied, self._lowest_nm, out=applied)
         self._force_view[:] = applied
         self._applied_torques = applied
 
@@ -183,8 +191,14 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
     def _post_step(self) -> None:
         signals = self._signals
         signals[_Q], signals[_DQ] = self._q_view, self._dq_view
-        self._update_kinematics()
-        self.external.update(self._jacobian)
+        self._tcp = self._forward_kinematics(signals[_Q])
+        self._step += 1
+        self.external.update()
+        if self.external.has_contact:
+            self._update_jacobian()
+            self.external.project(self._jacobian)
+        elif self._step % _JACOBIAN_EVERY_STEPS == 0:
+            self._update_jacobian()
         signals[_DTAU_J] *= _KEEP
         signals[_DTAU_J] += _TAKE * (signals[_TAU_J] - self._last_tau)
         self._last_tau[:] = signals[_TAU_J]
@@ -197,13 +211,11 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             signals[_Q_D], signals[_DQ_D] = signals[_Q], signals[_DQ]
         self._last_dq[:] = signals[_DQ]
 
-    def _update_kinematics(self) -> None:
+    def _update_jacobian(self) -> None:
         model, data = self._pinocchio
-        q_rad = self._signals[_Q]
         self._jacobian = pin.computeFrameJacobian(
-            model, data, q_rad, self._tcp_frame, pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
+            model, data, self._signals[_Q], self._tcp_frame, _BASE_AXES
         )
-        self._tcp = self._forward_kinematics(q_rad)
 
     def _forward_kinematics(self, q_rad: FloatArray) -> FloatArray:
         model, data = self._pinocchio
@@ -268,7 +280,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
 class FciSimulator(MujocoSimulator):  # type: ignore[misc]  # franky_sim ships no types
     """The MuJoCo simulator with `FciRobot` arms."""
 
-    def add_robot(self, **options: Any) -> FciRobot:
+    def add_robot(self, **options: object) -> FciRobot:
         """Add an arm to the scene; `options` are those of `MujocoSimulator.add_robot`."""
         super().add_robot(**options)
         options.pop("position", None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import numpy as np
 import pinocchio as pin
@@ -32,6 +33,7 @@ from franky_sim.franka_robot_protocol import (
 )
 from franky_sim.franka_robot_server import ControlMode
 from franky_sim.franka_server import BaseCommand
+from numpy.typing import NDArray
 
 from vla_rl_ros.sim.fci_commands import MoveOrRefuse, RecoverErrors, StoreThresholds
 from vla_rl_ros.sim.fci_gripper import FciGripper
@@ -70,6 +72,8 @@ _REPORTED_MODES = {
     ControlMode.CARTESIAN_VELOCITY: StateMotionGeneratorMode.kCartesianVelocity,
 }
 _GIVE_UP_WAITING_TICKS = 20
+# As plain integers: they are written at every step.
+_IDLE, _MOVE, _REFLEX = (int(m) for m in (RobotMode.kIdle, RobotMode.kMove, RobotMode.kReflex))
 # What the control box counts the success rate over.
 _HISTORY_TICKS = 100
 _FULL_HISTORY = (1 << _HISTORY_TICKS) - 1
@@ -101,7 +105,6 @@ class FciServer(FciLink):
         self._command = CommandPacket()
         self._gripper: FciGripper | None = None
         self._motion_id = 0
-        self._controller = StateControllerMode.kOther
         self._is_reflex = False
         self._hold()
         robot._set_server(self)  # noqa: SLF001, franky_sim's own wiring
@@ -130,9 +133,13 @@ class FciServer(FciLink):
         self._gripper = FciGripper(self.robot, hostname)
         self._gripper.init()
 
+    def _set_mode(self, mode: ControlMode, controller: StateControllerMode) -> None:
+        self._mode = mode
+        self._packet.fields["motion_generator_mode"][:] = int(_REPORTED_MODES[mode])
+        self._packet.fields["controller_mode"][:] = int(controller)
+
     def _hold(self) -> None:
-        self._mode = ControlMode.IDLE
-        self._controller = StateControllerMode.kOther
+        self._set_mode(ControlMode.IDLE, StateControllerMode.kOther)
         self._hold_q_rad = self.robot.desired_q_rad.copy()
         self._has_command = False
         self._is_new_command = False
@@ -158,11 +165,11 @@ class FciServer(FciLink):
         self._hold()
         self._motion_id = motion_id
         if controller_mode == MoveCommandControllerMode.kExternalController:
-            self._mode = ControlMode.TORQUE
-            self._controller = StateControllerMode.kExternalController
+            self._set_mode(ControlMode.TORQUE, StateControllerMode.kExternalController)
         else:
-            self._mode = _GENERATOR_MODES[motion_generator_mode]
-            self._controller = StateControllerMode[controller_mode.name]
+            self._set_mode(
+                _GENERATOR_MODES[motion_generator_mode], StateControllerMode[controller_mode.name]
+            )
         fields = self._command.fields
         for name in _NUMBERS:
             fields[name][:] = 0.0
@@ -254,14 +261,17 @@ class FciServer(FciLink):
             self._hold()
             self._end_motion(MoveStatus.kSuccess)
             return
-        if not all(math.isfinite(fields[name].sum()) for name in self._numbers_in_use()):
+        if not self._is_finite(fields):
             LOG.warning("ignored a control command that is not finite")
             return
         self._command.buffer[:] = self._incoming.buffer
         self._is_new_command = self._has_command = True
 
-    def _numbers_in_use(self) -> tuple[str, ...]:
-        return ("tau_J_d",) if self._mode is ControlMode.TORQUE else _NUMBERS
+    def _is_finite(self, fields: dict[str, NDArray[Any]]) -> bool:
+        if self._mode is ControlMode.TORQUE:
+            torque = fields["tau_J_d"]
+            return math.isfinite(torque.dot(torque))
+        return all(math.isfinite(fields[name].sum()) for name in _NUMBERS)
 
     def _post_process_commands(self) -> None:
         if self._motion_id:
@@ -289,7 +299,7 @@ class FciServer(FciLink):
                 return
         reflex = self.robot.external.exceeded(self.robot.thresholds)
         if reflex is not None:
-            self.trip(FciError[reflex.upper()])
+            self.trip(reflex)
 
     def _drive_slow(self, is_new: bool) -> None:
         robot, command = self.robot, self._command.fields
@@ -319,15 +329,13 @@ class FciServer(FciLink):
             # Load and frames change by TCP command only.
             self.robot.write_constants(self._packet)
         self.robot.write_state(self._packet)
-        fields["motion_generator_mode"][0] = _REPORTED_MODES[self._mode]
-        fields["controller_mode"][0] = self._controller
         rate = 0.0
         if self._is_reflex:
-            mode = RobotMode.kReflex
+            mode = _REFLEX
         elif self._motion_id:
-            mode, rate = RobotMode.kMove, self._history.bit_count() / _HISTORY_TICKS
+            mode, rate = _MOVE, self._history.bit_count() / _HISTORY_TICKS
         else:
-            mode = RobotMode.kIdle
+            mode = _IDLE
         fields["robot_mode"][0] = mode
         fields["control_command_success_rate"][0] = rate
 

@@ -88,6 +88,12 @@ COMMAND_DTYPE = np.dtype(
 )
 
 
+def _offset(name: str) -> int:
+    fields = STATE_DTYPE.fields
+    assert fields is not None
+    return int(fields[name][1])
+
+
 class FciError(enum.IntEnum):
     """Position of an error in the robot's error flags; only those this simulator can raise."""
 
@@ -114,8 +120,9 @@ class StatePacket:
             self.fields[name] = view[0] if view.ndim == 2 else view
         for name in ("O_T_EE", "O_T_EE_d", "F_T_EE", "EE_T_K", "F_T_NE", "NE_T_EE", "O_T_EE_c"):
             self.fields[name][::5] = 1.0
+        first = _offset("tau_J")
         self.joint_signals = np.frombuffer(
-            self.buffer, dtype="<f4", count=8 * 7, offset=STATE_DTYPE.fields["tau_J"][1]
+            self.buffer, dtype="<f4", count=8 * 7, offset=first
         ).reshape(8, 7)
 
 

@@ -2,21 +2,23 @@
 """External wrench estimate of the simulated arm, as the control box would report it.
 
 The torques that contacts and welds put on the arm's joints are read from MuJoCo's constraint
-solution (joint friction and joint limits left out), low-pass filtered like the real estimate, and
-mapped to the TCP by the pseudo-inverse of the transposed Jacobian. A contact on the forearm
-therefore shows up as a wrench at the TCP, as it does on the real arm.
+solution, low-pass filtered like the real estimate, and mapped to the TCP by the pseudo-inverse of
+the transposed Jacobian. A contact on the forearm therefore shows up as a wrench at the TCP, as it
+does on the real arm.
 """
 
 from __future__ import annotations
+
+import math
 
 import mujoco
 import numpy as np
 
 from vla_rl_ros.core.types import FloatArray
-from vla_rl_ros.sim.fci_wire import StatePacket
+from vla_rl_ros.sim.fci_wire import FciError, StatePacket
 
 FILTER_TIME_CONSTANT_S = 0.03
-_NEGLIGIBLE_NM = 1e-4
+_NEGLIGIBLE_NM2 = 1e-4**2
 _DAMPING = np.eye(6) * 1e-6
 
 
@@ -39,73 +41,73 @@ class ExternalWrench:
     Attributes:
         torque_nm: External joint torques, shape (7,).
         wrench: Force and torque at the TCP, base axes, shape (6,).
-        has_contact: Whether anything but numerical noise is left in the filter.
+        has_contact: Whether anything but numerical noise is in the filter.
     """
 
     def __init__(
-        self, model: mujoco.MjModel, data: mujoco.MjData, arm_dofs: slice, period_s: float = 0.001
+        self, model: mujoco.MjModel, data: mujoco.MjData, arm_dofs: slice, period_s: float
     ) -> None:
         """Bind to a model.
 
         Args:
-            model: Compiled scene; must use dense constraint Jacobians.
+            model: Compiled scene.
             data: Its state.
-            arm_dofs: The seven degrees of freedom of the arm.
+            arm_dofs: The seven degrees of freedom of the arm, each with some friction.
             period_s: Time between two updates.
 
         Raises:
-            ValueError: If the model uses sparse Jacobians.
+            ValueError: If a joint of the arm has no friction.
         """
-        if mujoco.mj_isSparse(model):
-            raise ValueError("the wrench estimate needs option jacobian='dense'")
+        has_friction = model.dof_frictionloss > 0.0
+        if not has_friction[arm_dofs].all():
+            raise ValueError("every joint of the arm needs frictionloss > 0")
+        # Constraint rows come as equality, friction of joints, limits, contacts.
+        self._friction_row = int(np.count_nonzero(has_friction[: arm_dofs.start]))
         self._data = data
-        self._num_dofs = model.nv
-        self._arm_dofs = arm_dofs
-        self._gain = 1.0 - np.exp(-period_s / FILTER_TIME_CONSTANT_S)
+        self._constraint_torque_nm = data.qfrc_constraint[arm_dofs]
+        self._gain = 1.0 - math.exp(-period_s / FILTER_TIME_CONSTANT_S)
+        self._raw: FloatArray = np.zeros(7)
         self.torque_nm: FloatArray = np.zeros(7)
         self.wrench: FloatArray = np.zeros(6)
         self.has_contact = False
 
-    def update(self, jacobian: FloatArray) -> None:
+    def update(self) -> None:
         """Take in the constraint forces of the last step.
+
+        What the constraints do to the arm's joints, less the friction inside them, is what the
+        environment does to them. A friction row's force is that joint's torque, so seven numbers
+        suffice and no Jacobian is touched.
+        """
+        data, raw = self._data, self._raw
+        first = data.ne + self._friction_row
+        np.subtract(data.efc_force[first : first + 7], self._constraint_torque_nm, out=raw)
+        if not self.has_contact and raw.dot(raw) < _NEGLIGIBLE_NM2:
+            return
+        raw -= self.torque_nm
+        raw *= self._gain
+        self.torque_nm += raw
+        self.has_contact = float(self.torque_nm.dot(self.torque_nm)) > _NEGLIGIBLE_NM2
+        if not self.has_contact:
+            self.torque_nm[:] = self.wrench[:] = 0.0
+
+    def project(self, jacobian: FloatArray) -> None:
+        """Compute the TCP wrench that explains the joint torques best.
 
         Args:
             jacobian: Of the TCP, base axes, shape (6, 7).
         """
-        data = self._data
-        raw = self._constraint_torque_nm(data)
-        np.negative(raw, out=raw)
-        raw -= self.torque_nm
-        raw *= self._gain
-        self.torque_nm += raw
-        self.has_contact = float(np.dot(self.torque_nm, self.torque_nm)) > _NEGLIGIBLE_NM**2
-        if self.has_contact:
-            self.wrench[:] = np.linalg.solve(
-                jacobian @ jacobian.T + _DAMPING, jacobian @ self.torque_nm
-            )
-        else:
-            self.wrench[:] = 0.0
+        self.wrench[:] = np.linalg.solve(
+            jacobian @ jacobian.T + _DAMPING, jacobian @ self.torque_nm
+        )
 
-    def _constraint_torque_nm(self, data: mujoco.MjData) -> FloatArray:
-        num_rows = data.nefc
-        if num_rows == 0:
-            return np.zeros(7)
-        # Rows are ordered equality, friction loss, limit, contact; the two in the middle are
-        # inside the joints and not external.
-        num_equality = data.ne
-        force = data.efc_force.copy()
-        force[num_equality : num_equality + data.nf + data.nl] = 0.0
-        jacobian = data.efc_J.reshape(num_rows, self._num_dofs)
-        return np.asarray(force @ jacobian[:, self._arm_dofs])
-
-    def exceeded(self, thresholds: CollisionThresholds) -> str | None:
-        """Which reflex the estimate triggers: ``cartesian_reflex``, ``joint_reflex`` or None."""
+    def exceeded(self, thresholds: CollisionThresholds) -> FciError | None:
+        """The reflex that the estimate triggers, if any."""
         if not self.has_contact:
             return None
         if (np.abs(self.wrench) > thresholds.upper_wrench).any():
-            return "cartesian_reflex"
+            return FciError.CARTESIAN_REFLEX
         if (np.abs(self.torque_nm) > thresholds.upper_torque_nm).any():
-            return "joint_reflex"
+            return FciError.JOINT_REFLEX
         return None
 
     def write(
@@ -122,8 +124,7 @@ class ExternalWrench:
         fields = packet.fields
         fields["tau_ext_hat_filtered"][:] = self.torque_nm
         fields["O_F_ext_hat_K"][:] = self.wrench
-        local = fields["K_F_ext_hat_K"]
-        np.matmul(self.wrench.reshape(2, 3), rotation, out=local.reshape(2, 3), casting="same_kind")
+        fields["K_F_ext_hat_K"][:] = (self.wrench.reshape(2, 3) @ rotation).ravel()
         torque, wrench = np.abs(self.torque_nm), np.abs(self.wrench)
         fields["joint_contact"][:] = torque > thresholds.lower_torque_nm
         fields["joint_collision"][:] = torque > thresholds.upper_torque_nm

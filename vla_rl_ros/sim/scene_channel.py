@@ -215,7 +215,7 @@ class SceneClient:
         with self._lock:
             self._disconnect()
 
-    def request(self, operation: str, **args: Any) -> Result:
+    def request(self, operation: str, **args: object) -> Result:
         """Have one operation executed between two simulation steps.
 
         Args:

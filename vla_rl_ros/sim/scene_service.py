@@ -230,7 +230,7 @@ class SceneService:
         }
 
     def inject(self, args: Args) -> Result:
-        """Cause a ``fault``: reflex, comm, link_drop, gripper_abort, missed_packet_limit, stall."""
+        """Cause a ``fault``, e.g. ``reflex``; an unknown one is answered with the known ones."""
         fault = args.pop("fault", None)
         faults: dict[str, Callable[[Args], Result]] = {
             "reflex": lambda rest: self._trip(rest, FciError.CARTESIAN_REFLEX),

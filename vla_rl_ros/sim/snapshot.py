@@ -100,7 +100,9 @@ class SnapshotWriter:
         memory = np.memmap(half_made, dtype=np.uint8, mode="r+")
         self._header = memory[: _HEADER.itemsize].view(_HEADER)
         self._bytes = memory[_HEADER.itemsize :]
-        record = self._bytes.view(payload)
+        # Composed here and copied at once: the window in which readers have to retry is short.
+        self._draft = np.zeros(payload.itemsize, dtype=np.uint8)
+        record = self._draft.view(payload)
         self._fields = {name: record[name] for name in payload.names or ()}
         self._header["num_qpos"], self._header["num_mocap"] = model.nq, model.nmocap
         self._header["num_equality"], self._header["magic"] = model.neq, _MAGIC
@@ -116,14 +118,16 @@ class SnapshotWriter:
             stamp_ns: Wall time, now if None.
         """
         fields = self._fields
-        self._sequence[0] += 1
         fields["stamp_ns"][0] = time.time_ns() if stamp_ns is None else stamp_ns
         fields["sim_time_s"][0] = data.time
         fields["qpos"][0] = data.qpos
         fields["mocap_pos"][0] = data.mocap_pos
         fields["mocap_quat"][0] = data.mocap_quat
         fields["eq_active"][0] = data.eq_active
-        self._checksum[0] = zlib.crc32(self._bytes)
+        checksum = zlib.crc32(self._draft.data)
+        self._sequence[0] += 1
+        self._checksum[0] = checksum
+        self._bytes[:] = self._draft
         self._sequence[0] += 1
 
     def close(self) -> None:
@@ -145,7 +149,7 @@ class SnapshotReader:
             self._inode = path.stat().st_ino
             memory = np.memmap(path, dtype=np.uint8, mode="r")
         except (OSError, ValueError) as error:
-            raise DeviceError(f"no simulator state at {path}: is the simulator running?") from error
+            raise DeviceError(f"no simulator state at {path}: is it running?") from error
         if memory.size < _HEADER.itemsize:
             raise DeviceError(f"{path} is too short for a simulator state")
         header = memory[: _HEADER.itemsize].view(_HEADER)

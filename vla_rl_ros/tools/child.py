@@ -25,7 +25,7 @@ class Command:
         name: Process name, also of its log.
         argv: Full command line.
         respawn: Whether it may be started again after it died.
-        critical: Whether its death ends everything.
+        critical: Whether its death ends everything; neither means that it may just end.
         stop_stage: Lower numbers stop earlier.
         ready_path: File whose appearance says that it serves; empty for none.
         nice: Niceness added.
@@ -130,12 +130,17 @@ class Child:
         return self.returncode in (0, None, *asked)
 
 
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the thread that started it ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
 def _child_setup(runner_pid: int, nice: int) -> Callable[[], None]:
     """What the child does to itself between fork and exec; the runner has one thread only."""
 
     def setup() -> None:
         # The runner may be killed without a chance to stop anybody.
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        die_with_parent()
         if os.getppid() != runner_pid:
             os._exit(1)
         # Shells start background jobs with SIGINT ignored, and the runner blocks its signals.

@@ -137,7 +137,7 @@ def plot_tracking(result: EpisodeResult, path: Path) -> Path:
     """Target, reference and measured TCP position of one episode."""
     figure, axes = _axes(3, f"{result.episode_id}: target, reference and measured position")
     bag = Path(result.bag)
-    styles = {
+    styles: dict[str, dict[str, Any]] = {
         "arm/target_pose": {
             "color": "tab:orange",
             "marker": ".",

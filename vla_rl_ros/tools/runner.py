@@ -7,15 +7,17 @@ Ctrl-C is noticed at once and never in the middle of something. Knows nothing of
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from vla_rl_ros.tools.child import Child, Command
+from vla_rl_ros.tools.child import Child, Command, die_with_parent
 from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 
 START_TIMEOUT_S = 30.0
@@ -58,6 +60,7 @@ class Runner:
             self._children.append(Child(command, log_path, environment))
         self._segments: set[str] = set()
         self._noted: set[int] = set()
+        self._left: list[Child] = []
         self._is_failed = False
 
     def run(self) -> int:
@@ -99,9 +102,9 @@ class Runner:
     def _watch(self) -> None:
         while not self._is_signalled(timeout_s=1.0):
             now_s = time.monotonic()
-            for child in self._children:
-                if not child.is_alive and not self._survives(child, now_s):
-                    return
+            dead = [c for c in self._children if not c.is_alive and c not in self._left]
+            if not all(self._survives(child, now_s) for child in dead):
+                return
             self._note_segments(now_s)
 
     def _is_signalled(self, timeout_s: float) -> bool:
@@ -114,8 +117,12 @@ class Runner:
         code = child.returncode
         if child.command.critical:
             self._fail(child, f"ended with code {code}, and nothing works without it")
-        elif not child.command.respawn or code == CONFIG_ERROR:
-            self._fail(child, f"ended with code {code}")
+        elif not child.command.respawn:
+            self._say(f"{child.command.name} ended with code {code}; the others go on")
+            self._left.append(child)
+            return True
+        elif code == CONFIG_ERROR:
+            self._fail(child, "refused its parameters")
         elif not child.budget.allows(now_s):
             self._fail(child, f"died again and again, last with code {code}")
         else:
@@ -166,7 +173,8 @@ class Runner:
         for child in self._children:
             if child.was_asked_to_stop and not child.ended_cleanly:
                 self._fail(child, f"ended with code {child.returncode} when it was stopped")
-        self._say(f"stopped {len(self._children)} processes in {duration_s:.1f} s")
+        num_started = sum(child.pid > 0 for child in self._children)
+        self._say(f"stopped {num_started} processes in {duration_s:.1f} s")
 
 
 def write_plan(path: Path, commands: Sequence[Command], log_dir: Path) -> None:
@@ -184,11 +192,18 @@ def read_plan(path: Path) -> tuple[list[Command], Path]:
     return [Command(**row) for row in rows], Path(plan["log_dir"])
 
 
-def main() -> int:
-    """Run a plan: ``python -m vla_rl_ros.tools.runner PLAN``."""
-    import os
-
-    commands, log_dir = read_plan(Path(sys.argv[1]))
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a plan; stop everything when the owner dies."""
+    parser = argparse.ArgumentParser(prog="python -m vla_rl_ros.tools.runner", description=__doc__)
+    parser.add_argument("plan", type=Path, help="file written by write_plan")
+    parser.add_argument("--owner", type=int, help="process id of the parent to depend on")
+    options = parser.parse_args(arguments)
+    if options.owner is not None:
+        # From here on its death is a SIGTERM to us; before, it shows in the parent's id.
+        die_with_parent()
+        if os.getppid() != options.owner:
+            return 1
+    commands, log_dir = read_plan(options.plan)
 
     def say(sentence: str) -> None:
         print(f"[runner] {sentence}", file=sys.stderr, flush=True)

@@ -62,12 +62,12 @@ def robot_description(mappings: Mapping[str, str] | None = None) -> str:
 
 def _from_ros() -> Path | None:
     try:
-        from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+        from ament_index_python.packages import get_package_share_directory
     except ImportError:
         return None
     try:
         return Path(get_package_share_directory(_ROS_PACKAGE)) / _ROS_FILE
-    except (PackageNotFoundError, LookupError):
+    except (LookupError, OSError):  # not installed, or no ROS was sourced
         return None
 
 

@@ -77,7 +77,7 @@ class CameraNode(ManagedNode[CameraConfig]):
         )
         intrinsics = self._reader.start()
         self._fit = ImageFit(intrinsics, config.width_px, config.height_px, config.crop_box())
-        self._health_timer = self.create_timer(1.0, self._show_health)
+        self._health_timer = self.create_timer(1.0, self.show_health)
 
     def start(self) -> None:
         """Publish the intrinsics and let images through."""
@@ -117,7 +117,8 @@ class CameraNode(ManagedNode[CameraConfig]):
         self.diag.count("publish_errors")
         self.get_logger().error(f"image not published: {error!r}", throttle_duration_sec=1.0)
 
-    def _show_health(self) -> None:
+    def show_health(self) -> None:
+        """Bring the diagnostics up to date; called once per second."""
         if self._reader is None:
             return
         report = self._reader.report()
@@ -133,8 +134,11 @@ class CameraNode(ManagedNode[CameraConfig]):
             self.diag.level(level, sentence)
         if report.status is not self._status:
             self._status = report.status
-            log = self.get_logger()
-            (log.info if level is Level.OK else log.warning)(sentence)
+            # rclpy ties a line of code to one severity.
+            if level is Level.OK:
+                self.get_logger().info(sentence)
+            else:
+                self.get_logger().warning(sentence)
 
 
 def encode_depth(depth_m: NDArray[np.float32], stamp_ns: int, frame_id: str) -> ImageMessage:

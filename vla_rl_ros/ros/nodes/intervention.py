@@ -222,6 +222,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self.diag.level(level, sentence)
             if level is Level.ERROR:
                 self.get_logger().error(sentence)
+                self.diag.publish()
 
     def _now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

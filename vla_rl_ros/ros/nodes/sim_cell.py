@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future
 from rclpy.timer import Timer
 from std_srvs.srv import Trigger
@@ -73,8 +74,10 @@ class SimCellNode(ManagedNode[SimCellConfig]):
         self._has_truth = False
         self._worker: Worker[Job] | None = None
         self._is_stale = False
+        # A service that awaits occupies its callback group, and publishing must go on meanwhile.
+        group = ReentrantCallbackGroup()
         for name, handler in (("prepare", self._on_prepare), ("reset", self._on_reset)):
-            self.create_service(Trigger, f"~/{name}", handler)
+            self.create_service(Trigger, f"~/{name}", handler, callback_group=group)
 
     def on_config(self, config: SimCellConfig) -> None:
         """Refuse a task that the scene does not have."""
@@ -170,6 +173,8 @@ class SimCellNode(ManagedNode[SimCellConfig]):
             response.message = "sim_cell is not configured"
             return response
         future: Future[tuple[bool, str]] = Future(executor=self.executor)
+        # A callback, even an empty one, makes `set_result` wake the executor from its wait.
+        future.add_done_callback(lambda _: None)
 
         def job() -> None:
             try:

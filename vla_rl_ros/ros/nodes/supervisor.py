@@ -10,11 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters
-from rclpy.client import Client
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.parameter import Parameter
@@ -25,7 +23,7 @@ from std_srvs.srv import SetBool, Trigger
 from vla_rl_ros.core.episode import EpisodeOrderError, EpisodeState, Phase, planned_task
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.bringup import BringUp
-from vla_rl_ros.ros.cell_reset import CONTROLLER, SIM_CELL, CellReset
+from vla_rl_ros.ros.cell_reset import SIM_CELL, CellReset
 from vla_rl_ros.ros.cell_senses import CellSenses, Watch
 from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.diagnostics import Level
@@ -35,14 +33,13 @@ from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.markers import cell_markers
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.share import read_task
-from vla_rl_ros.ros.steps import Sequence, StepError, Steps, call
+from vla_rl_ros.ros.steps import Sequence, Steps
 from vla_rl_ros.ros.supervisor_config import SupervisorConfig
 
 R = TypeVar("R", Trigger.Response, SetBool.Response)
 
 TICK_S = 0.02
 HEARTBEAT_S = 0.2
-_BOX_PARAMETERS = ("limits.box_min_m", "limits.box_max_m")
 
 
 class SupervisorNode(ManagedNode[SupervisorConfig]):
@@ -62,12 +59,13 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._timers: list[Timer] = []
         self._runner: EpisodeRunner | None = None
         self._side = Sequence()
-        self._box: dict[str, list[float]] = {}
         self._num_autorun = 0
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
-        self.create_service(Trigger, "~/recover", self._on_recover)
-        self.create_service(Trigger, "~/bring_down", self._on_bring_down)
+        # A service that awaits occupies its callback group, and the ticks must go on meanwhile.
+        group = ReentrantCallbackGroup()
+        for name, handler in (("recover", self._on_recover), ("bring_down", self._on_down)):
+            self.create_service(Trigger, f"~/{name}", handler, callback_group=group)
 
     def setup(self) -> None:
         """Create topics and clients."""
@@ -84,9 +82,6 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._bring_up = BringUp(self, config.managed_nodes, senses.health, self._say)
         self._reset = CellReset(
             self, has_simulator=SIM_CELL in config.managed_nodes, clock=time.monotonic
-        )
-        self._limits: Client[Any, Any] = self.create_client(
-            GetParameters, f"{CONTROLLER}/get_parameters"
         )
 
     def start(self) -> None:
@@ -180,7 +175,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         state = self._runner.state
         self._publish(state)
         now_ns = self.get_clock().now().nanoseconds
-        self._markers.publish(cell_markers(self._senses.view(state, self._box), now_ns))
+        self._markers.publish(cell_markers(self._senses.view(state), now_ns))
 
     def _attend(self) -> Steps[None]:
         """Beside the episodes: bring up what was started again, keep the drawn box current."""
@@ -192,18 +187,8 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
                 self.config.bringup_timeout_s,
                 time.monotonic,
             )
-            try:
-                yield from self._read_box()
-            except StepError:
-                # Nothing to draw; the bring-up says what is wrong with the controller.
-                self._box = {}
-
-    def _read_box(self) -> Steps[None]:
-        request = GetParameters.Request(names=_BOX_PARAMETERS)
-        response = yield from call(self._limits, request, 2.0, time.monotonic)
-        for name, value in zip(_BOX_PARAMETERS, response.values, strict=False):
-            if value.type == ParameterType.PARAMETER_DOUBLE_ARRAY:
-                self._box[name.rsplit(".", 1)[-1]] = list(value.double_array_value)
+            if self._senses is not None:
+                yield from self._senses.read_box()
 
     def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return _answer(response, lambda: self._running().ask_start())
@@ -216,9 +201,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     ) -> Trigger.Response:
         return await self._later(response, lambda answer: self._running().ask_recover(answer))
 
-    async def _on_bring_down(
-        self, _: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
+    async def _on_down(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         return await self._later(response, lambda answer: self._running().ask_down(answer))
 
     async def _later(

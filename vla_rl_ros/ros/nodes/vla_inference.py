@@ -38,9 +38,6 @@ from vla_rl_ros.ros.sampler import Sampler
 from vla_rl_ros.ros.state_reader import StateReader
 from vla_rl_ros.ros.timing import Window
 
-STATE_DEPTH = 16
-"""Messages of the arm kept between two requests: 80 ms at 200 Hz."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class VlaInferenceConfig:
@@ -105,7 +102,7 @@ class VlaInferenceNode(ManagedNode[VlaInferenceConfig]):
             self._sampler,
             max_age_s=config.max_state_age_s,
             max_gripper_age_s=config.max_gripper_age_s,
-            depth=STATE_DEPTH,
+            depth=16,  # 80 ms at 200 Hz, so that the state at the stamp is among them
         )
         self._reader = ObservationReader(
             self._sampler, self._policy, state, config.max_image_age_s
@@ -169,10 +166,9 @@ class VlaInferenceNode(ManagedNode[VlaInferenceConfig]):
         if row.epoch != self._requests.epoch:
             return
         self._row_s = self._now_s()
-        is_due = self._requests.on_tick(row, self.config.execute_ticks)
-        self.diag.set("delay_ticks", self._requests.delay.estimate())
-        if is_due:
+        if self._requests.on_tick(row, self.config.execute_ticks):
             self._ask(row.stamp_ns)
+        self.diag.set("delay_ticks", self._requests.delay.estimate())
 
     def _on_timer(self) -> None:
         if self._episode.phase not in (Phase.READY, Phase.RUNNING) or self._requests.is_pending:

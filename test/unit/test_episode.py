@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Order of phases, outcomes, names, and the whole life of the cell without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import pytest
+
+from vla_rl_ros.core.episode import (
+    EpisodeMachine,
+    EpisodeOrderError,
+    EpisodeState,
+    Evidence,
+    Outcome,
+    Phase,
+    SuccessHold,
+    TaskConfig,
+    episode_id,
+    judge,
+    planned_task,
+)
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.episode_runner import EpisodeOrder, EpisodeRunner, Ports, Timing
+from vla_rl_ros.ros.steps import Sequence, StepError, Steps, call, pause, wait_for
+
+START = {"episode_id": "a", "task": "lift", "instruction": "lift the red cube", "seed": 4}
+
+
+def machine_at(phase: Phase) -> EpisodeMachine:
+    machine = EpisodeMachine()
+    if phase is not Phase.BRINGUP:
+        machine.go(Phase.IDLE)
+    path = {
+        Phase.RESETTING: [],
+        Phase.READY: [Phase.READY],
+        Phase.RUNNING: [Phase.READY, Phase.RUNNING],
+    }
+    if phase in path:
+        machine.begin(**START)
+        for step in path[phase]:
+            machine.go(step)
+    if phase is Phase.FAULT:
+        machine.go(Phase.FAULT, reason="reflex")
+    if phase is Phase.ENDED:
+        machine.begin(**START)
+        machine.go(Phase.ENDED, outcome=Outcome.ABORTED)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (Phase.BRINGUP, Phase.RUNNING),
+        (Phase.IDLE, Phase.RUNNING),
+        (Phase.RESETTING, Phase.RUNNING),
+        (Phase.RUNNING, Phase.IDLE),
+        (Phase.FAULT, Phase.RESETTING),
+        (Phase.FAULT, Phase.RUNNING),
+    ],
+)
+def test_phases_cannot_be_skipped(start: Phase, end: Phase) -> None:
+    with pytest.raises(EpisodeOrderError, match=f"from {start.value} to {end.value}"):
+        machine_at(start).go(end)
+
+
+@pytest.mark.parametrize("phase", [Phase.RESETTING, Phase.READY, Phase.RUNNING])
+def test_a_fault_in_an_open_episode_is_its_outcome(phase: Phase) -> None:
+    machine = machine_at(phase)
+    machine.go(Phase.FAULT, reason="reflex")
+    assert machine.state.outcome is Outcome.FAULT
+    assert machine.state.reason == "reflex"
+
+
+def test_a_fault_between_episodes_has_no_outcome() -> None:
+    assert machine_at(Phase.FAULT).state.outcome is None
+
+
+def test_an_end_needs_an_outcome_and_idle_forgets_it() -> None:
+    machine = machine_at(Phase.RUNNING)
+    with pytest.raises(EpisodeOrderError, match="needs an outcome"):
+        machine.go(Phase.ENDED)
+    machine.go(Phase.ENDED, outcome=Outcome.SUCCESS)
+    machine.go(Phase.IDLE)
+    assert machine.state.outcome is None
+
+
+def test_each_episode_has_an_epoch_above_all_before() -> None:
+    machine = EpisodeMachine(first_epoch=41)
+    machine.go(Phase.IDLE)
+    machine.begin(**START)
+    assert machine.state.epoch == 42
+
+
+def test_names_sort_by_time_and_are_safe_as_files() -> None:
+    early = datetime(2026, 9, 8, 7, 6, 5, tzinfo=timezone.utc)
+    late = datetime(2026, 9, 8, 17, 6, 5, tzinfo=timezone.utc)
+    names = [episode_id(late, "button", 1), episode_id(early, "peg", 12)]
+    assert sorted(names) == ["20260908T070605Z_peg_0012", "20260908T170605Z_button_0001"]
+
+
+def test_tasks_take_turns_in_blocks() -> None:
+    order = [planned_task(("a", "b"), 2, index) for index in range(6)]
+    assert order == ["a", "a", "b", "b", "a", "a"]
+
+
+def test_success_must_last_and_silence_adds_nothing() -> None:
+    hold = SuccessHold(0.2)
+    held = []
+    for now_s, decided in [(0.0, True), (0.1, False), (0.2, True), (0.3, True), (0.4, True)]:
+        hold.update(decided, now_s)
+        held.append(hold.is_held)
+    assert held == [False, False, False, False, True]
+    hold.reset()
+    assert not hold.is_held
+
+
+@pytest.mark.parametrize(
+    ("evidence", "outcome"),
+    [
+        (Evidence(elapsed_s=1.0), None),
+        (Evidence(elapsed_s=5.0), Outcome.TIMEOUT),
+        (Evidence(elapsed_s=5.0, is_success=True), Outcome.SUCCESS),
+        (Evidence(elapsed_s=1.0, lost="camera_front is silent"), Outcome.FAULT),
+        (Evidence(elapsed_s=1.0, is_success=True, lost="camera_front"), Outcome.SUCCESS),
+        (Evidence(elapsed_s=1.0, is_success=True, operator=False), Outcome.FAILURE),
+        (Evidence(elapsed_s=1.0, operator=True), Outcome.SUCCESS),
+    ],
+)
+def test_what_ends_an_episode(evidence: Evidence, outcome: Outcome | None) -> None:
+    verdict = judge(evidence, time_limit_s=5.0)
+    assert (verdict.outcome if verdict else None) is outcome
+
+
+def test_a_task_without_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match="instruction"):
+        TaskConfig(instruction=" ")
+
+
+# --- sequences ------------------------------------------------------------------------------
+
+
+class FakeTime:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class FakeFuture:
+    def __init__(self) -> None:
+        self.answer: object = None
+
+    def done(self) -> bool:
+        return self.answer is not None
+
+    def result(self) -> object:
+        return self.answer
+
+
+class FakeClient:
+    srv_name = "arm/home"
+
+    def __init__(self, *, is_ready: bool) -> None:
+        self.is_ready = is_ready
+        self.future = FakeFuture()
+        self.forgotten = 0
+
+    def service_is_ready(self) -> bool:
+        return self.is_ready
+
+    def call_async(self, request: object) -> FakeFuture:
+        return self.future
+
+    def remove_pending_request(self, future: object) -> None:
+        self.forgotten += 1
+
+
+def run_steps(steps: Steps[object], clock: FakeTime, ticks: int = 1000) -> object:
+    for _ in range(ticks):
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+        clock.now_s += 0.02
+    raise AssertionError("the steps never ended")
+
+
+def test_a_call_returns_what_the_server_answers() -> None:
+    clock, client = FakeTime(), FakeClient(is_ready=True)
+    client.future.answer = "done"
+    assert run_steps(call(client, object(), 1.0, clock), clock) == "done"
+
+
+@pytest.mark.parametrize(("is_ready", "word"), [(False, "not there"), (True, "did not answer")])
+def test_a_call_gives_up_with_a_sentence(*, is_ready: bool, word: str) -> None:
+    clock, client = FakeTime(), FakeClient(is_ready=is_ready)
+    with pytest.raises(StepError, match=f"arm/home .*{word}"):
+        run_steps(call(client, object(), 1.0, clock), clock)
+    assert client.forgotten == int(is_ready)
+    assert 1.0 <= clock.now_s < 1.1
+
+
+def test_waiting_says_whether_it_was_worth_it() -> None:
+    clock = FakeTime()
+    assert run_steps(wait_for(lambda: clock.now_s > 0.5, 1.0, clock), clock) is True
+    assert run_steps(wait_for(lambda: False, 1.0, clock), clock) is False
+
+
+def test_a_sequence_may_replace_itself_and_cancels_what_it_drops() -> None:
+    clock, sequence, seen = FakeTime(), Sequence(), []
+
+    def first() -> Steps[None]:
+        try:
+            seen.append("first")
+            yield
+            seen.append("never")
+        finally:
+            seen.append("cut off")
+
+    def second() -> Steps[None]:
+        yield from pause(0.0, clock)
+        seen.append("second")
+
+    sequence.start(first())
+    sequence.tick()
+    sequence.start(second())
+    sequence.tick()
+    assert seen == ["first", "cut off", "second"]
+    assert not sequence.is_running
+
+
+# --- the life of the cell -------------------------------------------------------------------
+
+
+@dataclass
+class Cell:
+    """A graph that does what a test says."""
+
+    clock: FakeTime = field(default_factory=FakeTime)
+    phases: list[str] = field(default_factory=list)
+    states: list[EpisodeState] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    answers: list[tuple[bool, str]] = field(default_factory=list)
+    autorun: int = 0
+    has_chunk: bool = True
+    is_success: bool = False
+    fault: str = ""
+    lost: str = ""
+    stopped: str = ""
+    bringup_error: str = ""
+    reset_error: str = ""
+    recovers: bool = True
+
+    def __post_init__(self) -> None:
+        ports = Ports(
+            bring_up=lambda: self.step(self.bringup_error),
+            bring_down=lambda: self.step(""),
+            reset=lambda order: self.step(self.reset_error),
+            recover_arm=self.recover,
+            next_order=self.next_order,
+            asked_order=self.order,
+            begin_watch=lambda: None,
+            is_success=lambda: self.is_success,
+            has_chunk=lambda epoch: self.has_chunk,
+            arm_fault=lambda: self.fault,
+            lost=lambda: self.lost,
+            stopped=lambda: self.stopped,
+            publish=self.publish,
+            say=self.said.append,
+            clock=self.clock,
+            utc_now=lambda: datetime(2026, 1, 2, tzinfo=timezone.utc),
+        )
+        self.runner = EpisodeRunner(ports, Timing())
+
+    def order(self) -> EpisodeOrder:
+        config = TaskConfig(instruction="lift the red cube", time_limit_s=2.0)
+        return EpisodeOrder(task="lift", config=config, instruction=config.instruction, seed=7)
+
+    def next_order(self) -> EpisodeOrder | None:
+        self.autorun -= 1
+        return self.order() if self.autorun >= 0 else None
+
+    def step(self, error: str) -> Steps[None]:
+        yield
+        if error:
+            raise StepError(error)
+
+    def recover(self) -> Steps[str]:
+        yield
+        if self.recovers:
+            self.fault = ""
+        return "recovered"
+
+    def publish(self, state: EpisodeState) -> None:
+        self.phases.append(state.phase.value)
+        self.states.append(state)
+
+    def until(self, is_done: Callable[[], bool], limit_s: float = 30.0) -> None:
+        end_s = self.clock.now_s + limit_s
+        while not is_done():
+            assert self.clock.now_s < end_s, self.phases
+            self.runner.tick()
+            self.clock.now_s += 0.02
+
+    def until_phase(self, phase: Phase) -> None:
+        self.until(lambda: self.runner.state.phase is phase)
+
+    def recover_and_wait(self) -> tuple[bool, str]:
+        self.runner.ask_recover(lambda ok, text: self.answers.append((ok, text)))
+        self.until(lambda: bool(self.answers))
+        return self.answers.pop()
+
+
+def test_an_episode_runs_from_start_to_success() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    assert cell.runner.ask_start() == "lift with seed 7"
+    with pytest.raises(EpisodeOrderError):
+        cell.runner.ask_start()
+    cell.until_phase(Phase.RUNNING)
+    cell.is_success = True
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.outcome is Outcome.SUCCESS
+    cell.until_phase(Phase.IDLE)
+    assert cell.phases == ["bringup", "idle", "resetting", "ready", "running", "ended", "idle"]
+    assert cell.runner.state.episode_id == "20260102T000000Z_lift_0000"
+
+
+def test_episodes_follow_each_other_unasked_and_time_out() -> None:
+    cell = Cell(autorun=2)
+    cell.until(lambda: cell.phases.count("ended") == 2)
+    outcomes = [state.outcome for state in cell.states if state.phase is Phase.ENDED]
+    assert outcomes == [Outcome.TIMEOUT] * 2
+    assert [s.epoch for s in cell.states if s.phase is Phase.RUNNING] == [1, 2]
+
+
+def test_a_policy_without_a_chunk_ends_the_episode_and_is_named() -> None:
+    cell = Cell(autorun=1, has_chunk=False)
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.outcome is Outcome.FAULT
+    assert "vla_inference sent no chunk" in cell.runner.state.reason
+    assert "running" not in cell.phases
+
+
+def test_a_failed_reset_ends_the_episode_but_latches_nothing() -> None:
+    cell = Cell(autorun=1, reset_error="arm/home refused: busy")
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.reason == "arm/home refused: busy"
+    cell.until_phase(Phase.IDLE)
+
+
+@pytest.mark.parametrize("attribute", ["lost", "stopped"])
+def test_a_lost_node_ends_the_episode_and_bars_the_next(attribute: str) -> None:
+    cell = Cell(autorun=1)
+    cell.until_phase(Phase.RUNNING)
+    setattr(cell, attribute, "camera_front has been silent for 3.1 s")
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.outcome is Outcome.FAULT
+    cell.until_phase(Phase.IDLE)
+    if attribute == "lost":
+        with pytest.raises(EpisodeOrderError, match="camera_front"):
+            cell.runner.ask_start()
+
+
+def test_a_reflex_is_latched_and_recovered_and_the_next_episode_runs() -> None:
+    cell = Cell(autorun=2)
+    cell.until_phase(Phase.RUNNING)
+    cell.fault = "arm: reflex"
+    cell.until_phase(Phase.FAULT)
+    assert cell.runner.state.outcome is Outcome.FAULT
+    cell.fault = "arm: reflex"
+    before_s = cell.clock.now_s
+    assert cell.recover_and_wait() == (True, "recovered")
+    assert cell.clock.now_s - before_s < 1.0
+    cell.until_phase(Phase.RUNNING)
+
+
+def test_a_fault_that_does_not_clear_stays_latched() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    cell.fault = "arm: reflex"
+    cell.until_phase(Phase.FAULT)
+    cell.recovers = False
+    is_done, sentence = cell.recover_and_wait()
+    assert not is_done
+    assert "still: arm: reflex" in sentence
+    assert cell.runner.state.phase is Phase.FAULT
+    cell.recovers = True
+    assert cell.recover_and_wait()[0]
+
+
+def test_a_failed_bring_up_is_a_fault_that_recover_tries_again() -> None:
+    cell = Cell(bringup_error="camera_front could not configure: no device")
+    cell.until_phase(Phase.FAULT)
+    assert "camera_front" in cell.runner.state.reason
+    cell.bringup_error = ""
+    assert cell.recover_and_wait()[0]
+    assert cell.runner.state.phase is Phase.IDLE
+
+
+def test_two_recoveries_at_a_time_are_one_too_many() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    cell.fault = "arm: reflex"
+    cell.until_phase(Phase.FAULT)
+    answers: list[tuple[bool, str]] = []
+    for _ in range(2):
+        cell.runner.ask_recover(lambda ok, text: answers.append((ok, text)))
+        cell.runner.tick()
+    assert answers == [(False, "a recovery is already running")]
+
+
+def test_the_operator_decides_only_while_an_episode_runs() -> None:
+    cell = Cell(autorun=1)
+    with pytest.raises(EpisodeOrderError, match="no episode runs"):
+        cell.runner.ask_end(is_success=True)
+    cell.until_phase(Phase.RUNNING)
+    cell.runner.ask_end(is_success=False)
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.outcome is Outcome.FAILURE
+
+
+def test_closing_ends_an_open_episode_as_aborted() -> None:
+    cell = Cell(autorun=1)
+    cell.until_phase(Phase.RUNNING)
+    cell.runner.close()
+    assert cell.states[-1].outcome is Outcome.ABORTED
+    cell.runner.tick()
+    assert cell.runner.state.phase is Phase.ENDED
+
+
+def test_nodes_can_be_brought_down_and_up_again() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    cell.runner.ask_down(lambda ok, text: cell.answers.append((ok, text)))
+    cell.until(lambda: bool(cell.answers))
+    assert cell.runner.state.phase is Phase.BRINGUP
+    cell.runner.ask_recover(lambda ok, text: None)
+    cell.until_phase(Phase.IDLE)

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one description of the processes: complete, in order, with parameters that exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vla_rl_ros.core.episode import TaskConfig
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.graph import TOPICS
+from vla_rl_ros.ros.graph_options import Backend, GraphOptions, read_site
+from vla_rl_ros.ros.processes import (
+    MANAGED_NODES,
+    StopStage,
+    build_graph,
+    graph_environment,
+    parameter_file,
+    ros_arguments,
+)
+from vla_rl_ros.ros.share import known_tasks, read_config, read_task, share_path
+
+ROOT = Path(__file__).resolve().parents[2]
+EVERY_BACKEND = pytest.mark.parametrize("backend", list(Backend))
+
+
+def graph(**changes: object):
+    return build_graph(GraphOptions(**changes))
+
+
+def names(specs) -> list[str]:
+    return [spec.name for spec in specs]
+
+
+@EVERY_BACKEND
+def test_every_publisher_of_the_topic_table_runs(backend: Backend) -> None:
+    nodes = {node for spec in graph(backend=backend) for node in spec.nodes}
+    absent = {topic.publisher for topic in TOPICS} - nodes - {"all"}
+    # Not built yet, or only there where there is something to simulate.
+    learners = {"success_classifier", "learner"}
+    assert absent - learners == ({"sim_cell"} if backend is not Backend.SIM else set())
+
+
+@EVERY_BACKEND
+def test_the_supervisor_brings_up_what_runs_and_nothing_else(backend: Backend) -> None:
+    specs = graph(backend=backend)
+    managed = next(s for s in specs if s.name == "supervisor").parameters["supervisor"]
+    running = {node for spec in specs for node in spec.nodes} - {"supervisor"}
+    assert set(managed["managed_nodes"]) == running
+    assert managed["managed_nodes"] == [n for n in MANAGED_NODES if n in running]
+    for spec in specs:
+        for node in spec.nodes:
+            assert (spec.parameters[node].get("autostart") is False) == (node in running)
+
+
+def test_the_simulator_starts_first_and_the_arm_stops_after_all_but_the_simulator() -> None:
+    specs = graph()
+    assert names(specs)[:2] == ["sim_fci", "arm"]
+    assert names(specs)[-2:] == ["intervention", "supervisor"]
+    stages = {spec.name: spec.stop_stage for spec in specs}
+    assert stages["supervisor"] < stages["intervention"] < stages["recorder"] < stages["arm"]
+    assert stages["sim_fci"] == max(StopStage)
+
+
+def test_only_what_nothing_works_without_is_critical() -> None:
+    critical = {spec.name for spec in graph() if spec.critical}
+    assert critical == {"sim_fci", "arm", "intervention"}
+    assert not any(spec.respawn for spec in graph() if spec.critical)
+
+
+def test_no_process_is_simulated_on_the_real_cell() -> None:
+    specs = graph(backend=Backend.REAL, robot_ip="172.16.0.2")
+    assert not {"sim_fci", "sim_cell", "viewer"} & set(names(specs))
+    parameters = {node: values for spec in specs for node, values in spec.parameters.items()}
+    assert parameters["proprio_driver"]["robot_ip"] == "172.16.0.2"
+    assert parameters["camera_wrist"]["driver"] == "realsense"
+    assert parameters["supervisor"]["outcome_source"] == "operator"
+
+
+def test_a_recorder_that_is_not_wanted_is_not_waited_for() -> None:
+    specs = graph(record=False)
+    supervisor = next(s for s in specs if s.name == "supervisor").parameters["supervisor"]
+    assert "recorder" not in names(specs)
+    assert "recorder" not in supervisor["managed_nodes"]
+
+
+def test_overrides_win_over_the_site_which_wins_over_defaults(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    content = {
+        "recorder": {"ros__parameters": {"directory": "/data"}},
+        "camera_front": {"ros__parameters": {"serial": "123", "width_px": 64}},
+        "learner": {"ros__parameters": {"rate": 1.0}},
+    }
+    site.write_text(yaml.safe_dump(content))
+    specs = graph(site=site, overrides={"camera_front": {"width_px": 256}})
+    parameters = {node: values for spec in specs for node, values in spec.parameters.items()}
+    assert parameters["recorder"]["directory"] == "/data"
+    assert parameters["camera_front"]["serial"] == "123"
+    assert parameters["camera_front"]["width_px"] == 256
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"tasks": ("juggle",)}, "juggle"),
+        ({"tasks": ()}, "unknown task"),
+        ({"rate": "fast"}, "rate"),
+        ({"robot_ip": ""}, "robot_ip"),
+        ({"variant": "peg_huge"}, "peg_huge"),
+        ({"overrides": {"cook": {}}}, "cook"),
+    ],
+)
+def test_options_that_make_no_graph_are_named(changes: dict[str, object], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        graph(**changes)
+
+
+@pytest.mark.parametrize("text", ["- a", "arm: 1", "arm: {parameters: {}}", "a: [", ""])
+def test_a_site_file_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"site\.yaml"):
+        read_site(path)
+
+
+def test_parameter_files_are_keyed_by_node_so_that_two_nodes_share_a_process() -> None:
+    arm = next(spec for spec in graph() if spec.name == "arm")
+    content = parameter_file(arm)
+    assert set(content) == {"proprio_driver", "impedance_controller"}
+    assert yaml.safe_load(yaml.safe_dump(content)) == content
+
+
+def test_remappings_reach_only_their_process() -> None:
+    specs = graph(remappings={"intervention": (("arm/target_pose", "unused/target_pose"),)})
+    lines = {s.name: " ".join(ros_arguments(s, Path("p.yaml"))) for s in specs if s.is_ros}
+    assert "-r arm/target_pose:=unused/target_pose" in lines["intervention"]
+    assert "unused" not in lines["arm"]
+    assert "-r __node:=camera_wrist" in lines["camera_wrist"]
+
+
+def test_every_process_has_its_module_and_every_node_process_its_executable() -> None:
+    setup_text = (ROOT / "setup.py").read_text()
+    for spec in graph():
+        assert importlib.util.find_spec(spec.module) is not None, spec.module
+        assert not spec.is_ros or f'"{spec.executable}"' in setup_text
+
+
+def test_the_environment_selects_the_shared_memory_profile_and_loopback() -> None:
+    environment = graph_environment(Path("/run/cell"), base={})
+    assert environment["VLA_RL_RUN_DIR"] == "/run/cell"
+    assert environment["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
+    profile = environment["FASTDDS_DEFAULT_PROFILES_FILE"]
+    sizes = [int(e.text) for e in ET.parse(profile).iter() if e.tag.endswith("segment_size")]
+    assert min(sizes) > 10 * 640 * 480 * 3
+    assert "FASTRTPS_DEFAULT_PROFILES_FILE" not in environment
+    jazzy = graph_environment(Path("/run/cell"), base={"ROS_DISTRO": "jazzy"})
+    assert jazzy["FASTRTPS_DEFAULT_PROFILES_FILE"] == profile
+    kept = graph_environment(Path("/run/cell"), base={"AMENT_PREFIX_PATH": "/opt/ros/jazzy"})
+    assert kept["AMENT_PREFIX_PATH"] == "/opt/ros/jazzy"
+
+
+@pytest.mark.parametrize("task", ["lift", "peg", "button"])
+def test_tasks_say_the_same_as_the_simulated_scene(task: str) -> None:
+    tasks = pytest.importorskip("vla_rl_ros.sim.tasks")
+    assert task in known_tasks()
+    spec = tasks.TASKS[tasks.task_by_name(task)]
+    assert read_task(task).instruction == spec.instruction
+
+
+def test_a_config_file_with_an_unknown_or_missing_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "task.yaml"
+    path.write_text("instruction: x\ntime_limit: 3.0\n")
+    with pytest.raises(ConfigError, match="time_limit"):
+        read_config(path, TaskConfig)
+    path.write_text("time_limit_s: 3.0\n")
+    with pytest.raises(ConfigError, match="instruction"):
+        read_config(path, TaskConfig)
+    with pytest.raises(ConfigError, match="juggle"):
+        read_task("juggle")
+
+
+def test_the_shipped_site_files_are_sites_of_nodes_that_exist() -> None:
+    known = {node for backend in Backend for s in graph(backend=backend) for node in s.nodes}
+    sites = sorted(share_path("config/sites").glob("*.yaml"))
+    assert sites
+    for site in sites:
+        assert set(read_site(site)) <= known
+
+
+@EVERY_BACKEND
+def test_parameters_are_fields_of_their_nodes_config(backend: Backend) -> None:
+    pytest.importorskip("rclpy")
+    for spec in graph(backend=backend):
+        for node in spec.nodes:
+            fields = config_fields(spec.module, node)
+            unknown = set(spec.parameters[node]) - fields - {"autostart"}
+            assert not unknown, f"{node}: {unknown}"
+
+
+def config_fields(module: str, node: str) -> set[str]:
+    """Dotted parameter names of a node, from the config type its class names."""
+    classes = [
+        cls
+        for cls in vars(importlib.import_module(module)).values()
+        if isinstance(cls, type) and cls.__name__ in class_names(node)
+    ]
+    (config,) = {
+        base.__args__[0]
+        for cls in classes
+        for base in getattr(cls, "__orig_bases__", ())
+        if getattr(base, "__args__", ())
+    }
+    return set(dotted(config))
+
+
+def class_names(node: str) -> set[str]:
+    stem = "camera" if node.startswith("camera_") else node
+    camel = "".join(part.title() for part in stem.split("_"))
+    return {f"{camel}Node", camel}
+
+
+def dotted(config: type, prefix: str = ""):
+    hints = importlib.import_module("vla_rl_ros.core.config").field_hints(config)
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            yield from dotted(hint, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros bag info|check|recover`: look at recorded episodes and complete interrupted ones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from vla_rl_ros.core.errors import BagError
+from vla_rl_ros.data.bag_check import BagReport, check, find_bags
+from vla_rl_ros.data.bag_reader import Bag
+from vla_rl_ros.data.recover import recover
+from vla_rl_ros.ros.graph import TOPICS
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
+    """Add `bag` and its sub-commands to a command line."""
+    parser = subparsers.add_parser("bag", help="look at recorded episodes and repair them")
+    commands = parser.add_subparsers(dest="bag_command", required=True)
+    for name, run, text in (
+        ("info", _info, "episode, provenance and topics of a bag"),
+        ("check", _check, "say what is wrong; exit code 1 if anything is"),
+        ("recover", _recover, "complete bags whose recorder was killed"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(
+            "paths", type=Path, nargs="+", metavar="path", help="a bag, or a directory of bags"
+        )
+        command.set_defaults(run=run)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    def show(path: Path) -> bool:
+        bag = Bag(path)
+        report = check(path)
+        print(f"{path}\n  {_size(report)}")
+        for name in ("episode", "provenance", "recovery"):
+            values = bag.metadata(name)
+            if values:
+                print(f"  {name}: " + ", ".join(f"{k}={v}" for k, v in values.items() if v))
+        nodes = [name for name in bag.metadata("parameters") if name.startswith("/")]
+        if nodes:
+            print(f"  parameters of: {', '.join(nodes)}")
+        for topic in report.topics:
+            rate = f"{topic.rate_hz:8.1f} Hz  gap {topic.max_gap_s:6.3f} s"
+            print(f"  {topic.name:24} {topic.type:38} {topic.num_messages:7} {rate}")
+        return True
+
+    return _for_each(arguments.paths, show)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    required = [topic.name for topic in TOPICS]
+
+    def show(path: Path) -> bool:
+        report = check(path, required)
+        print(f"{path}: {_size(report)}: {'; '.join(report.problems) or 'sound'}")
+        return not report.problems
+
+    return _for_each(arguments.paths, show)
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    def show(path: Path) -> bool:
+        result = recover(path)
+        if result.was_complete:
+            print(f"{result.directory}: complete already")
+            return True
+        print(
+            f"{result.directory}: {result.num_messages} messages, "
+            f"{result.num_cut_bytes} bytes cut off, {result.num_damaged_chunks} damaged chunks"
+        )
+        return True
+
+    return _for_each(arguments.paths, show)
+
+
+def _for_each(paths: Sequence[Path], show: Callable[[Path], bool]) -> int:
+    try:
+        bags = [bag for path in paths for bag in (find_bags(path) if path.is_dir() else [path])]
+    except BagError as error:
+        print(error, file=sys.stderr)
+        return 1
+    results = [_attempt(bag, show) for bag in bags]
+    return 0 if all(results) else 1
+
+
+def _attempt(path: Path, show: Callable[[Path], bool]) -> bool:
+    try:
+        return show(path)
+    except BagError as error:
+        print(error, file=sys.stderr)
+        return False
+
+
+def _size(report: BagReport) -> str:
+    return (
+        f"{report.duration_s:.1f} s, {report.num_messages} messages, "
+        f"{report.num_bytes / 2**20:.1f} MiB"
+    )

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros demo`: the simulated cell does every task a few times, recorded, with a report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vla_rl_ros.ros.graph_options import GraphOptions
+from vla_rl_ros.tools.up import count, default_out, has_display, run_episodes
+
+TASKS = ("lift", "peg", "button")
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="five episodes of each task in simulation, with a report",
+        description="Run the simulated cell through every task, record the episodes, write a "
+        "report and print one JSON line last.",
+    )
+    parser.add_argument(
+        "--episodes", type=count, default=5, help="episodes of each task (default: 5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
+    parser.add_argument("--out", type=Path, help="where everything goes (default: out/<time>)")
+    parser.add_argument("--headless", action="store_true", help="no window")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sub-command; returns the exit code."""
+    options = GraphOptions(
+        tasks=TASKS,
+        seed=arguments.seed,
+        out=arguments.out or default_out("demo"),
+        window=not arguments.headless and has_display(),
+    )
+    return run_episodes(options, TASKS, arguments.episodes)

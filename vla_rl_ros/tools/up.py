@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros up`: the whole graph on a machine with or without a ROS install.
+
+Without ``--episodes`` it runs until Ctrl-C; with it, it runs them, writes a report and prints one
+JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.graph_options import SIM_ADDRESS, Backend, GraphOptions
+from vla_rl_ros.ros.share import known_tasks
+from vla_rl_ros.sim.variants import VARIANTS
+
+DESCRIPTION = """\
+Start every process of the cell, bring the nodes up in order and stop them all on Ctrl-C, the arm
+last. With --sim the arm, the cameras and the scene are simulated and nothing else is needed."""
+EXAMPLES = """\
+examples:
+  vla-rl-ros up --sim --task lift --episodes 3     three episodes, then a report
+  vla-rl-ros up --sim                              run until Ctrl-C; start episodes by service
+  vla-rl-ros up --robot-ip 172.16.0.2 --site config/sites/example.yaml
+
+Two simulated cells on one machine need two addresses and two ROS domains:
+  ROS_DOMAIN_ID=7 vla-rl-ros up --sim --robot-ip 127.0.0.2
+"""
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no public name for it
+    """Add the sub-command."""
+    parser = subparsers.add_parser(
+        "up",
+        help="run the cell, simulated or real, with or without ROS installed",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sim", action="store_true", help="simulate arm, cameras and scene")
+    parser.add_argument(
+        "--robot-ip",
+        help=f"address of the control box; with --sim a loopback address, {SIM_ADDRESS} if absent",
+    )
+    parser.add_argument("--site", type=Path, help="YAML file with this cell's node parameters")
+    parser.add_argument(
+        "--task", choices=known_tasks(), default="lift", help="what to do (default: lift)"
+    )
+    parser.add_argument("--episodes", type=count, help="run this many episodes, then stop")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
+    parser.add_argument(
+        "--variant",
+        choices=tuple(VARIANTS),
+        default="default",
+        metavar="NAME",
+        help=f"difficulty of the scene: {', '.join(VARIANTS)}",
+    )
+    parser.add_argument(
+        "--rate",
+        choices=("real", "free"),
+        default="real",
+        help="pace of the simulated arm: real time, or as fast as it goes",
+    )
+    parser.add_argument(
+        "--image-px", type=int, default=128, help="size of simulated images (default: 128)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where bags, logs and report go (default: out/<time>)"
+    )
+    parser.add_argument("--no-record", action="store_true", help="do not record episodes")
+    parser.add_argument(
+        "--headless", action="store_true", help="no window, even where there is a display"
+    )
+    parser.set_defaults(run=run)
+
+
+def count(text: str) -> int:
+    """A number of episodes from the command line."""
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return count
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sub-command; returns the exit code."""
+    options = options_of(arguments)
+    if arguments.episodes:
+        return run_episodes(options, [arguments.task], arguments.episodes)
+    from vla_rl_ros.tools.graph import run_until_signal
+
+    _tell(f"logs in {options.out.resolve() / 'logs'}; Ctrl-C stops everything")
+    return run_until_signal(options, _tell)
+
+
+def options_of(arguments: argparse.Namespace) -> GraphOptions:
+    """Graph options of a command line.
+
+    Raises:
+        ConfigError: The options contradict each other.
+    """
+    if not arguments.sim and arguments.robot_ip is None:
+        raise ConfigError("give --sim, or --robot-ip with the address of the control box")
+    if arguments.rate == "free" and not arguments.sim:
+        raise ConfigError("--rate free needs --sim: a real arm has its own pace")
+    return GraphOptions(
+        backend=Backend.SIM if arguments.sim else Backend.REAL,
+        robot_ip=arguments.robot_ip or SIM_ADDRESS,
+        tasks=(arguments.task,),
+        seed=arguments.seed,
+        variant=arguments.variant,
+        image_px=arguments.image_px,
+        rate=arguments.rate,
+        record=not arguments.no_record,
+        out=arguments.out or default_out("up"),
+        site=arguments.site,
+        window=not arguments.headless and has_display(),
+    )
+
+
+def has_display() -> bool:
+    """Whether a window could be opened."""
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def default_out(name: str) -> Path:
+    """A directory of its own for each run."""
+    return Path("out") / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}_{name}"
+
+
+def run_episodes(options: GraphOptions, tasks: Sequence[str], episodes: int) -> int:
+    """Run episodes of each task on a graph of their own, report, print the JSON line.
+
+    Returns:
+        0; whether the episodes succeeded is in the JSON line.
+    """
+    from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.tools.graph import run_graph
+    from vla_rl_ros.tools.report import write_report
+    from vla_rl_ros.tools.session import plan_episodes, run_session
+
+    _tell(f"logs, bags and report in {options.out.resolve()}")
+    plans = plan_episodes(tasks, episodes, options.seed)
+    bags = options.out / "bags" if options.record else None
+    with run_graph(options) as graph, GraphObserver() as observer:
+        session = run_session(observer, plans, bags, graph.check)
+    if graph.returncode != 0:
+        _tell(graph.said())
+    summary = session.summary()
+    summary["report"] = str(write_report(session.results, options.out / "report", summary))
+    print(json.dumps(summary), flush=True)
+    return 0
+
+
+def _tell(sentence: str) -> None:
+    print(f"[up] {sentence}", file=sys.stderr, flush=True)
