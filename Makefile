@@ -49,7 +49,7 @@ type: setup-dev ## mypy, strict
 
 arrows: setup-dev ## which folder may import which
 	@echo "== import arrows"
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 unit: setup-dev ## only the fast tests without ROS
 	@$(BIN)/pytest test/unit test/contract $(PYTEST_ARGS)

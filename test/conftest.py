@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-os.environ.setdefault("ROS_DOMAIN_ID", str(40 + int(_worker)))
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker or "ROS_DOMAIN_ID" not in os.environ:
+    _base = int(os.environ.get("VLA_RL_TEST_DOMAIN", "40"))
+    os.environ["ROS_DOMAIN_ID"] = str(_base + int(_worker.removeprefix("gw") or 0))
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(_ROOT / "config" / "fastdds_shm.xml"))
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):

@@ -232,8 +232,8 @@ def test_gains_and_clips_are_live_and_wrong_ones_are_refused(bench: ArmBench) ->
     assert [r.successful for r in results] == [True, True, True, False, False, False]
     settings = bench.controller.config.settings()
     assert settings.stiffness_n_per_m == 1000.0
-    assert settings.clip_plus_m == (0.002, 0.02, 0.02)
-    assert settings.damping_ns_per_m == 110.0
+    assert settings.clip_plus_m == (0.002, 0.01, 0.01)
+    assert settings.damping_nms_per_rad == 9.0
     assert bench.until(lambda: bench.arm.settings == settings)
     assert bench.mode == "run"
     bench.peer.destroy_timer(timer)

@@ -11,12 +11,7 @@ from rclpy.parameter import Parameter
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, Source
 from vla_rl_ros.core.types import Pose
-from vla_rl_ros.ros.action_codecs import (
-    decode_executed,
-    decode_policy_action,
-    encode_executed,
-    encode_policy_action,
-)
+from vla_rl_ros.ros.action_codecs import decode_executed, encode_policy_action
 from vla_rl_ros.ros.channels import decode_channels, from_stamp
 from vla_rl_ros.ros.codecs import decode_pose
 from vla_rl_ros.ros.nodes.intervention import InterventionNode
@@ -262,42 +257,3 @@ def test_deactivated_gate_is_silent_and_can_be_activated_again(cell, gate) -> No
     gate.trigger_configure()
     gate.trigger_activate()
     assert gate.is_running
-
-
-def test_rows_and_actions_survive_the_wire() -> None:
-    import rclpy.serialization as wire
-    from sensor_msgs.msg import JointState
-
-    from vla_rl_ros.core.intervention import ExecutedAction, PolicyAction
-
-    rng = np.random.default_rng(3)
-    action = PolicyAction(
-        stamp_ns=1_700_000_000_123_456_789,
-        epoch=3,
-        chunk_id=2**40,
-        chunk_step=4,
-        delay_ticks=2,
-        base=rng.normal(size=7),
-        residual=rng.normal(size=7),
-    )
-    data = wire.serialize_message(encode_policy_action(action))
-    back = decode_policy_action(wire.deserialize_message(data, JointState))
-    assert back.base.tobytes() == action.base.tobytes()
-    assert back.residual.tobytes() == action.residual.tobytes()
-    assert (back.stamp_ns, back.epoch, back.chunk_id, back.chunk_step, back.delay_ticks) == (
-        *(action.stamp_ns, 3, 2**40, 4, 2),
-    )
-    for source in Source:
-        row = ExecutedAction(
-            stamp_ns=action.stamp_ns,
-            epoch=3,
-            source=source,
-            executed=rng.normal(size=7),
-            base=action.base,
-            residual=action.residual,
-            chunk_id=1,
-            chunk_step=NO_STEP,
-        )
-        again = decode_executed(encode_executed(row))
-        assert again.executed.tobytes() == row.executed.tobytes()
-        assert (again.source, again.chunk_step) == (source, NO_STEP)

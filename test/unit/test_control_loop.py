@@ -211,7 +211,7 @@ def test_gains_change_live_and_other_clips_start_the_spring_anew() -> None:
     bench.arm.calls.clear()
     bench.controller.set_settings(ImpedanceSettings(stiffness_n_per_m=1000.0))
     assert bench.arm.calls == ["set_settings"]
-    bench.controller.set_settings(PRESETS["precise"])
+    bench.controller.set_settings(ImpedanceSettings(clip_plus_m=(0.02, 0.02, 0.02)))
     assert bench.arm.calls == ["set_settings", "start_impedance"]
     assert bench.mode is ControlMode.RUN
     assert bench.arm.reference[0].position_m[0] == pytest.approx(0.47)

@@ -23,7 +23,8 @@ from vla_rl_ros.core.episode import (
     planned_task,
 )
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.ros.episode_runner import EpisodeOrder, EpisodeRunner, Ports, Timing
+from vla_rl_ros.ros.episode_ports import EpisodeOrder, Ports, Timing
+from vla_rl_ros.ros.episode_runner import EpisodeRunner
 from vla_rl_ros.ros.steps import Sequence, StepError, Steps, call, pause, wait_for
 
 START = {"episode_id": "a", "task": "lift", "instruction": "lift the red cube", "seed": 4}
@@ -266,6 +267,7 @@ class Cell:
             begin_watch=lambda: None,
             is_success=lambda: self.is_success,
             has_chunk=lambda epoch: self.has_chunk,
+            policy_says=lambda: "no image",
             arm_fault=lambda: self.fault,
             lost=lambda: self.lost,
             stopped=lambda: self.stopped,
@@ -342,7 +344,7 @@ def test_a_policy_without_a_chunk_ends_the_episode_and_is_named() -> None:
     cell = Cell(autorun=1, has_chunk=False)
     cell.until_phase(Phase.ENDED)
     assert cell.runner.state.outcome is Outcome.FAULT
-    assert "vla_inference sent no chunk" in cell.runner.state.reason
+    assert "vla_inference sent no chunk within 5 s: no image" in cell.runner.state.reason
     assert "running" not in cell.phases
 
 
@@ -351,6 +353,17 @@ def test_a_failed_reset_ends_the_episode_but_latches_nothing() -> None:
     cell.until_phase(Phase.ENDED)
     assert cell.runner.state.reason == "arm/home refused: busy"
     cell.until_phase(Phase.IDLE)
+
+
+def test_a_reset_that_fails_because_of_the_arm_latches_its_fault() -> None:
+    cell = Cell(autorun=1, reset_error="arm/home refused: link lost")
+    cell.until_phase(Phase.RESETTING)
+    cell.runner.tick()
+    cell.clock.now_s += 0.5
+    cell.fault = "arm: link lost"
+    cell.until_phase(Phase.FAULT)
+    assert cell.runner.state.outcome is Outcome.FAULT
+    assert "ended" not in cell.phases
 
 
 @pytest.mark.parametrize("attribute", ["lost", "stopped"])

@@ -61,7 +61,7 @@ def test_a_command_is_read_like_franky_sim_does():
     packet = CommandPacket()
     packet.buffer[: len(raw)] = raw
     theirs = UDPCommand.from_bytes(raw)
-    assert CommandPacket.SIZE == len(raw)
+    assert len(raw) == CommandPacket.SIZE
     for name in COMMAND_DTYPE.names:
         np.testing.assert_array_equal(
             packet.fields[name], np.atleast_1d(getattr(theirs, name)), err_msg=name

@@ -9,12 +9,17 @@ damping acts on the angular velocity in both and is unchanged.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.types import FloatArray
+
+# SERL's 0.2 Nm/rad on every joint, a hundred times that on the first; damping is twice the root
+# of each of the two factors.
+_NULLSPACE_DAMPING = (2.0 * math.sqrt(0.2) * 2.0 * math.sqrt(100.0), *([2.0 * math.sqrt(0.2)] * 6))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +46,7 @@ class ImpedanceSettings:
     clip_minus_m: tuple[float, float, float] = (0.01, 0.01, 0.01)
     clip_rad: tuple[float, float, float] = (0.1, 0.1, 0.1)
     nullspace_stiffness_nm_per_rad: tuple[float, ...] = (20.0, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2)
-    nullspace_damping_nms_per_rad: tuple[float, ...] = (17.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9)
+    nullspace_damping_nms_per_rad: tuple[float, ...] = _NULLSPACE_DAMPING
 
     def __post_init__(self) -> None:
         """Refuse values that no spring can have."""
@@ -75,14 +80,12 @@ class ImpedanceSettings:
 
 PRESETS: dict[str, ImpedanceSettings] = {
     "compliant": ImpedanceSettings(),
+    # SERL's 3000/89 and 300/9 with clips of 0.01 m and 0.05; its integral gains are left out.
     "precise": ImpedanceSettings(
         stiffness_n_per_m=3000.0,
-        damping_ns_per_m=110.0,
-        stiffness_nm_per_rad=125.0,
+        damping_ns_per_m=89.0,
+        stiffness_nm_per_rad=150.0,
         damping_nms_per_rad=9.0,
-        clip_plus_m=(0.02, 0.02, 0.02),
-        clip_minus_m=(0.02, 0.02, 0.02),
-        clip_rad=(0.2, 0.2, 0.2),
     ),
 }
 

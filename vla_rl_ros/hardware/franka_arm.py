@@ -18,7 +18,7 @@ from vla_rl_ros.core.errors import ArmFaultError, DeviceError
 from vla_rl_ros.core.impedance import ImpedanceSettings
 from vla_rl_ros.core.types import ArmState, FloatArray, Pose, Twist
 from vla_rl_ros.hardware.franka_config import FrankaConfig
-from vla_rl_ros.hardware.franka_errors import LINK_LOST, REFUSED, fault_of
+from vla_rl_ros.hardware.franka_errors import LINK_LOST, REFLEX, REFUSED, fault_of
 from vla_rl_ros.hardware.franka_link import FrankaLink
 from vla_rl_ros.hardware.protocols import ArmFault, ArmMode
 
@@ -49,9 +49,13 @@ class FrankaArm:
 
     def open(self) -> None:
         """Connect and set the collision thresholds."""
-        if self._mode is ArmMode.DISCONNECTED:
-            self._link.connect()
-            self._set_mode(ArmMode.IDLE)
+        if self._mode is not ArmMode.DISCONNECTED:
+            return
+        self._link.connect()
+        self._set_mode(ArmMode.IDLE)
+        errors = self._link.call(lambda: str(self._link.robot.state.current_errors), 2.0)
+        if self._link.robot.has_errors:
+            self._latch(ArmFault(kind=REFLEX, detail=f"found on connecting: {errors}"))
 
     def close(self) -> None:
         """Stop whatever runs and disconnect."""

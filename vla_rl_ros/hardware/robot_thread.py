@@ -13,6 +13,7 @@ import concurrent.futures
 import os
 import queue
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,9 +78,18 @@ class RobotThread:
             try:
                 future.set_result(function())
             except BaseException as error:  # noqa: BLE001 - handed to the caller
+                _forget_locals(error)
                 future.set_exception(error)
             # A job kept alive here would keep the robot's only connection alive with it.
             del job, function, future
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    # Whoever keeps the exception would keep the robot in its frames, and with it the only
+    # connection that the control box grants.
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def drop_realtime() -> None:

@@ -132,10 +132,9 @@ def expert_chunk(
         element 0 now, with a prefix or without.
     """
     actions = np.empty((horizon, ACTION_DIM))
-    num_fixed = 0 if prefix is None else len(prefix)
+    fixed = np.empty((0, ACTION_DIM)) if prefix is None else prefix
     for i in range(horizon):
-        is_fixed = prefix is not None and i < num_fixed
-        actions[i] = prefix[i] if is_fixed else expert_action(task, view)
+        actions[i] = fixed[i] if i < len(fixed) else expert_action(task, view)
         if i + 1 < horizon:
             view = _predicted(task, view, actions[i])
     return actions

@@ -111,7 +111,10 @@ class CellSenses:
 
     def arm_fault(self) -> str:
         """Why the arm is not in control, empty when it is or was never heard."""
-        if self._controller_channel("mode.fault") < 0.5:
+        report = self.health.reports.get(CONTROLLER)
+        # The stream is fast but thins out while a link dies; the report comes with each change.
+        is_reported = report is not None and report.values.get("mode") == "fault"
+        if not is_reported and self._controller_channel("mode.fault") < 0.5:
             return ""
         return f"arm: {self.health.sentence(CONTROLLER)}"
 

@@ -7,10 +7,6 @@ so the whole life runs in a test without ROS. Called by the supervisor from one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
-
 from vla_rl_ros.core.episode import (
     EpisodeMachine,
     EpisodeOrderError,
@@ -18,90 +14,12 @@ from vla_rl_ros.core.episode import (
     Evidence,
     Outcome,
     Phase,
-    TaskConfig,
     Verdict,
     episode_id,
     judge,
 )
-from vla_rl_ros.ros.steps import Clock, Sequence, StepError, Steps, pause, wait_for
-
-Answer = Callable[[bool, str], None]
-"""Called once with success and a sentence when a request has been carried out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpisodeOrder:
-    """What the next episode shall be.
-
-    Attributes:
-        task: Task name.
-        config: Its config.
-        instruction: What the policy is told.
-        seed: Seed of the start.
-    """
-
-    task: str
-    config: TaskConfig
-    instruction: str
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """How long each wait may last.
-
-    Attributes:
-        ready_min_s: Least time in READY; the recorder opens its bag in it.
-        first_chunk_timeout_s: For the policy to send its first chunk.
-        ended_s: Time in ENDED; the recorder closes its bag in it.
-        clear_timeout_s: For the fault to vanish after the arm was recovered.
-    """
-
-    ready_min_s: float = 0.3
-    first_chunk_timeout_s: float = 5.0
-    ended_s: float = 0.3
-    clear_timeout_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ports:
-    """What the life of the cell needs of the graph.
-
-    Attributes:
-        bring_up: Steps that bring every node up.
-        bring_down: Steps that bring every node down.
-        reset: Steps that bring the cell into the start of an episode.
-        recover_arm: Steps that clear the arm's fault.
-        next_order: The next episode when one is due without being asked, else None.
-        asked_order: The episode that an operator's request stands for.
-        begin_watch: Called when RUNNING begins, forgets old evidence.
-        is_success: Whether success has held long enough.
-        has_chunk: Whether a chunk of this epoch was seen.
-        arm_fault: Why the arm is not in control, empty when it is.
-        lost: Why no episode can go on, empty when one can.
-        stopped: Why the arm no longer follows targets though it is well, empty when it does.
-        publish: Publishes a state.
-        say: Tells the operator.
-        clock: Monotonic time.
-        utc_now: Wall time for episode names.
-    """
-
-    bring_up: Callable[[], Steps[None]]
-    bring_down: Callable[[], Steps[None]]
-    reset: Callable[[EpisodeOrder], Steps[None]]
-    recover_arm: Callable[[], Steps[str]]
-    next_order: Callable[[], EpisodeOrder | None]
-    asked_order: Callable[[], EpisodeOrder]
-    begin_watch: Callable[[], None]
-    is_success: Callable[[], bool]
-    has_chunk: Callable[[int], bool]
-    arm_fault: Callable[[], str]
-    lost: Callable[[], str]
-    stopped: Callable[[], str]
-    publish: Callable[[EpisodeState], None]
-    say: Callable[[str], None]
-    clock: Clock
-    utc_now: Callable[[], datetime]
+from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
+from vla_rl_ros.ros.steps import Sequence, StepError, Steps, pause, wait_for
 
 
 class EpisodeRunner:
@@ -232,6 +150,8 @@ class EpisodeRunner:
             verdict = yield from self._until_verdict(order)
         except StepError as error:
             verdict = Verdict(outcome=Outcome.FAULT, reason=str(error))
+            # Was it the arm? Then its fault arrives meanwhile, and `tick` latches it.
+            yield from pause(self._timing.fault_grace_s, self._ports.clock)
         self._ports.say(f"{self.state.episode_id}: {verdict.outcome.value}, {verdict.reason}")
         self._go(Phase.ENDED, reason=verdict.reason, outcome=verdict.outcome)
         yield from pause(self._timing.ended_s, self._ports.clock)
@@ -248,8 +168,8 @@ class EpisodeRunner:
         )
         if not has_chunk:
             raise StepError(
-                f"vla_inference sent no chunk within {timing.first_chunk_timeout_s:g} s"
-                + (f"; {ports.lost()}" if ports.lost() else "")
+                f"vla_inference sent no chunk within {timing.first_chunk_timeout_s:g} s: "
+                f"{ports.policy_says()}"
             )
         self._operator = None
         ports.begin_watch()

@@ -159,7 +159,8 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         module=f"{nodes}.intervention",
         executable="intervention",
         nodes=("intervention",),
-        critical=True,
+        # Without it the arm comes to rest by itself; a new one starts closed.
+        respawn=True,
         stop_stage=StopStage.GATE,
     )
     return [
@@ -198,7 +199,7 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
     parameters: dict[str, dict[str, ParamValue]] = {node: {} for node in nodes}
     for node in nodes & set(MANAGED_NODES):
         parameters[node]["autostart"] = False
-    is_fake = options.backend is Backend.FAKE
+    is_sim, is_fake = options.backend is Backend.SIM, options.backend is Backend.FAKE
     values: dict[str, dict[str, ParamValue]] = {
         "proprio_driver": {
             "driver": "fake" if is_fake else "franka",
@@ -207,7 +208,8 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
         "impedance_controller": {},
         "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
         "recorder": {"directory": str(options.out / "bags")},
-        "vla_inference": {"policy": "scripted", "task": options.tasks[0]},
+        # The scripted policy reads true object poses, which only a simulator has.
+        "vla_inference": {"policy": "scripted" if is_sim else "still", "task": options.tasks[0]},
         "supervisor": {
             "managed_nodes": [node for node in MANAGED_NODES if node in nodes],
             "tasks": list(options.tasks),
@@ -215,7 +217,7 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
             "seed": options.seed,
             "autorun_episodes": options.episodes,
             "episodes_per_task": options.episodes_per_task,
-            "outcome_source": "ground_truth" if options.backend is Backend.SIM else "operator",
+            "outcome_source": "ground_truth" if is_sim else "operator",
         },
     }
     for camera in CAMERAS:

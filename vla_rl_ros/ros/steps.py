@@ -7,7 +7,7 @@ executor goes on serving callbacks. Nothing here depends on how rclpy runs corou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any, Protocol, TypeVar
 
 from vla_rl_ros.core.errors import VlaRlError
@@ -99,6 +99,27 @@ def wait_for(predicate: Callable[[], bool], timeout_s: float, clock: Clock) -> S
             return False
         yield
     return True
+
+
+def together(many: Iterable[Steps[None]]) -> Steps[None]:
+    """Run several sequences side by side; the first error ends them all."""
+    waiting = list(many)
+    try:
+        while waiting:
+            waiting = [steps for steps in waiting if not _has_ended(steps)]
+            if waiting:
+                yield
+    finally:
+        for steps in waiting:
+            steps.close()
+
+
+def _has_ended(steps: Steps[None]) -> bool:
+    try:
+        next(steps)
+    except StopIteration:
+        return True
+    return False
 
 
 def call(client: ServiceClient, request: object, timeout_s: float, clock: Clock) -> Steps[Any]:

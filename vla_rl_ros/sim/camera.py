@@ -124,6 +124,9 @@ class SimCamera:
         except (DeviceError, ValueError):
             # The simulator is just coming up or going down.
             return False
+        if not reader.fits(model):
+            # The state is still that of a predecessor.
+            return False
         if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, self._name) < 0:
             known = ", ".join(model.camera(i).name for i in range(model.ncam))
             raise DeviceError(f"the scene has no camera '{self._name}', only: {known}")

@@ -89,7 +89,7 @@ class FastReference:
             return False
         _, qx, qy, _ = quat_wxyz.tolist()
         # Third component of the tool axis; -1 is straight down.
-        return 2.0 * (qx * qx + qy * qy) - 1.0 >= math.cos(limits.max_tilt_rad)
+        return bool(2.0 * (qx * qx + qy * qy) - 1.0 >= math.cos(limits.max_tilt_rad))
 
     def set_target(
         self, position_m: FloatArray, quat_wxyz: FloatArray, now_s: float, duration_s: float

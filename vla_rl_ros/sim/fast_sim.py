@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import SceneError
+from vla_rl_ros.core.errors import ConfigError, SceneError
 from vla_rl_ros.core.impedance import PRESETS, ImpedanceSettings
 from vla_rl_ros.core.reference import ReferenceLimits, limit_target
 from vla_rl_ros.core.spec import ActionSpec, is_open_command, state_vector
@@ -63,8 +63,14 @@ class FastSimConfig:
     )
 
     def __post_init__(self) -> None:
-        """Check bounds."""
+        """Check bounds, and that steps fill a period."""
         check_bounds(self)
+        ratio = self.reference_period_s / self.timestep_s
+        if abs(ratio - round(ratio)) > 1e-6:
+            raise ConfigError(
+                f"reference_period_s={self.reference_period_s} must be a whole number of "
+                f"timestep_s={self.timestep_s}"
+            )
 
 
 class FastSim:
@@ -80,7 +86,9 @@ class FastSim:
         config: Variant of the cell.
         spec: Scale and period of actions.
         limit_flags: Limits that acted on the last action, see `core.reference.limit_target`.
-        layout: Start of the present episode.
+        model: The compiled scene.
+        data: Its live state; call `mujoco.mj_forward` after changing positions by hand.
+        ids: Addresses in both.
     """
 
     def __init__(
@@ -106,20 +114,15 @@ class FastSim:
         self._limits = limits or ReferenceLimits()
         timing = timing or FastSimConfig()
         settings = settings or PRESETS["compliant"]
-        self._model, self._ids = compile_model(self.config)
-        self._model.opt.timestep = self._timestep_s = timing.timestep_s
+        self.model, self.ids = compile_model(self.config)
+        self.model.opt.timestep = self._timestep_s = timing.timestep_s
         self._hold_steps = timing.hold_steps
         self._period_s = timing.reference_period_s
         self._steps_per_period = round(timing.reference_period_s / timing.timestep_s)
-        self._data = mujoco.MjData(self._model)
-        self._law = ImpedanceLaw(self._model, self._data, self._ids, settings, HOME_Q_RAD)
+        self.data = mujoco.MjData(self.model)
+        self._law = ImpedanceLaw(self.model, self.data, self.ids, settings, HOME_Q_RAD)
         self._reference = FastReference(settings, self._limits)
-        self._gripper = FastGripper(self._data, self._ids)
-        self._quat_wxyz, self._conjugate_wxyz, self._local_rad = (
-            np.zeros(4),
-            np.zeros(4),
-            np.zeros(3),
-        )
+        self._gripper = FastGripper(self.data, self.ids)
         self._renderer: mujoco.Renderer | None = None
         self._layout: Layout | None = None
         self.limit_flags: tuple[str, ...] = ()
@@ -142,12 +145,12 @@ class FastSim:
         if layout is None:
             layout = sample_layout(task, self.config, np.random.default_rng(seed))
         self._layout = layout
-        mujoco.mj_resetData(self._model, self._data)
-        place_arm(self._model, self._data, self._ids, layout.start)
-        self._data.qpos[self._ids.finger_qpos] = 0.5 * MAX_GRIPPER_WIDTH_M
-        apply_layout(self._model, self._data, self._ids, layout)
+        mujoco.mj_resetData(self.model, self.data)
+        place_arm(self.model, self.data, self.ids, layout.start)
+        self.data.qpos[self.ids.finger_qpos] = 0.5 * MAX_GRIPPER_WIDTH_M
+        apply_layout(self.model, self.data, self.ids, layout)
         self._wrench = ExternalWrench(
-            self._model, self._data, self._ids.arm_dof, period_s=self._period_s
+            self.model, self.data, self.ids.arm_dof, period_s=self._period_s
         )
         self._law.reset()
         self._reference.reset(layout.start)
@@ -176,24 +179,20 @@ class FastSim:
         return self.is_success()
 
     def _set_increment(self, action: FloatArray) -> None:
-        # What `move_to(offset_pose(tcp, ...))` does, in a tenth of the time.
-        mujoco.mju_mat2Quat(self._quat_wxyz, self._data.site_xmat[self._ids.tcp_site])
-        mujoco.mju_negQuat(self._conjugate_wxyz, self._quat_wxyz)
-        mujoco.mju_rotVecQuat(self._local_rad, action[3:6].copy(), self._conjugate_wxyz)
-        mujoco.mju_quatIntegrate(self._quat_wxyz, self._local_rad, 1.0)
-        position_m = action[:3] + self._data.site_xpos[self._ids.tcp_site]
+        # What `move_to` does with the measured pose plus the increment, in a tenth of the time.
         period_s = self.spec.control_period_s
-        if self._reference.is_within_limits(position_m, self._quat_wxyz):
+        position_m, quat_wxyz = self._law.offset_tcp(action)
+        if self._reference.is_within_limits(position_m, quat_wxyz):
             self.limit_flags = ()
-            self._reference.set_target(position_m, self._quat_wxyz, self._data.time, period_s)
+            self._reference.set_target(position_m, quat_wxyz, self.data.time, period_s)
         else:
-            self.move_to(Pose(position_m, self._quat_wxyz[[1, 2, 3, 0]]), period_s)
+            self.move_to(Pose(position_m, quat_wxyz[[1, 2, 3, 0]]), period_s)
 
     def move_to(self, target: Pose, duration_s: float) -> None:
         """Give the reference a target, limited as on the arm, without advancing time."""
         limited, self.limit_flags = limit_target(target, self._reference.goal, self._limits)
         quat_wxyz = limited.quat_xyzw[[3, 0, 1, 2]]
-        self._reference.set_target(limited.position_m, quat_wxyz, self._data.time, duration_s)
+        self._reference.set_target(limited.position_m, quat_wxyz, self.data.time, duration_s)
 
     def advance(self, duration_s: float) -> None:
         """Let time pass, in whole reference periods."""
@@ -201,7 +200,7 @@ class FastSim:
             self._advance_period()
 
     def _advance_period(self) -> None:
-        model, data, law, reference = self._model, self._data, self._law, self._reference
+        model, data, law, reference = self.model, self.data, self._law, self._reference
         law.refresh()
         reference.sample(data.time)
         reference.clip_to_measured(law.tcp_position_m, law.tcp_quat_wxyz)
@@ -222,11 +221,11 @@ class FastSim:
     @property
     def time_s(self) -> float:
         """Simulated time since the reset began."""
-        return float(self._data.time)
+        return float(self.data.time)
 
     def tcp(self) -> Pose:
         """Measured TCP pose, base frame."""
-        return tcp_pose(self._data, self._ids)
+        return tcp_pose(self.data, self.ids)
 
     @property
     def reference(self) -> Pose:
@@ -240,13 +239,13 @@ class FastSim:
 
     def arm_state(self) -> ArmState:
         """Measured state of the arm, stamped with simulated time."""
-        data, dofs = self._data, self._ids.arm_dof
+        data, dofs = self.data, self.ids.arm_dof
         self._law.refresh()
         self._wrench.project(self._law.jacobian)
         twist, wrench = self._law.jacobian @ data.qvel[dofs], self._wrench.wrench
         return ArmState(
             stamp_ns=round(data.time * 1e9),
-            q_rad=data.qpos[self._ids.arm_qpos].copy(),
+            q_rad=data.qpos[self.ids.arm_qpos].copy(),
             dq_rad_per_s=data.qvel[dofs].copy(),
             tau_nm=data.qfrc_applied[dofs].copy(),
             pose=self.tcp(),
@@ -257,7 +256,7 @@ class FastSim:
     def gripper_state(self) -> GripperState:
         """Measured state of the gripper, stamped with simulated time."""
         return GripperState(
-            stamp_ns=round(self._data.time * 1e9),
+            stamp_ns=round(self.data.time * 1e9),
             width_m=self._gripper.width_m,
             is_moving=self._gripper.is_moving,
             is_grasped=self._gripper.is_grasped,
@@ -268,23 +267,36 @@ class FastSim:
         return state_vector(self.arm_state(), self.gripper_state())
 
     def images(self) -> dict[str, ImageArray]:
-        """Render every camera, uint8 RGB of shape (image_px, image_px, 3) by name."""
+        """Render every camera, uint8 RGB of shape (image_px, image_px, 3) by name.
+
+        Raises:
+            SceneError: If there is nothing to render with; says what to set.
+        """
         if self._renderer is None:
-            size = self.config.image_px
-            self._renderer = mujoco.Renderer(self._model, size, size)
+            self._renderer = self._make_renderer()
         frames = {}
         for name in CAMERAS:
-            self._renderer.update_scene(self._data, name)
+            self._renderer.update_scene(self.data, name)
             frames[name] = self._renderer.render()
         return frames
 
+    def _make_renderer(self) -> mujoco.Renderer:
+        size = self.config.image_px
+        try:
+            return mujoco.Renderer(self.model, size, size)
+        except (RuntimeError, AttributeError, mujoco.FatalError) as error:
+            raise SceneError(
+                "cannot render: without a display set MUJOCO_GL=egl before starting Python "
+                f"(needs libegl1 and libegl-mesa0); {error}"
+            ) from error
+
     def objects(self) -> dict[str, Pose]:
         """Privileged object poses, see `tasks.object_poses`."""
-        return object_poses(self._data, self._ids)
+        return object_poses(self.data, self.ids)
 
     def is_success(self) -> bool:
         """Whether the task of the present episode is solved."""
-        return is_success(self.layout.task, self._data, self._ids)
+        return is_success(self.layout.task, self.data, self.ids)
 
     def close(self) -> None:
         """Free the renderer; idempotent."""

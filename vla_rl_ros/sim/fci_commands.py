@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three commands that franky_sim only acknowledges and the simulated control box obeys."""
+"""The commands of the simulated control box and the modes they lead to.
+
+Three of them franky_sim only acknowledges; here they are obeyed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,21 @@ import numpy as np
 from franky_sim.franka_robot_protocol import (
     AutomaticErrorRecoveryCommand,
     AutomaticErrorRecoveryStatus,
+    GetRobotModelCommand,
     MoveCommand,
+    MoveCommandMotionGeneratorMode,
     MoveStatus,
+    RobotCommand,
+    SetCartesianImpedanceCommand,
     SetCollisionBehaviorCommand,
+    SetEEToKCommand,
+    SetJointImpedanceCommand,
+    SetLoadCommand,
+    SetNEToEECommand,
+    StateMotionGeneratorMode,
+    StopMoveCommand,
 )
+from franky_sim.franka_robot_server import ControlMode
 
 if TYPE_CHECKING:
     from vla_rl_ros.sim.fci_server import FciServer
@@ -49,3 +63,31 @@ class RecoverErrors(AutomaticErrorRecoveryCommand):  # type: ignore[misc]  # unt
         """Clear the errors and answer."""
         server.clear_errors()
         self.reply(AutomaticErrorRecoveryStatus.kSuccess)
+
+
+COMMANDS = {
+    RobotCommand.kMove: MoveOrRefuse,
+    RobotCommand.kStopMove: StopMoveCommand,
+    RobotCommand.kSetCollisionBehavior: StoreThresholds,
+    RobotCommand.kSetJointImpedance: SetJointImpedanceCommand,
+    RobotCommand.kSetCartesianImpedance: SetCartesianImpedanceCommand,
+    RobotCommand.kGetRobotModel: GetRobotModelCommand,
+    RobotCommand.kAutomaticErrorRecovery: RecoverErrors,
+    RobotCommand.kSetLoad: SetLoadCommand,
+    RobotCommand.kSetNEToEE: SetNEToEECommand,
+    RobotCommand.kSetEEToK: SetEEToKCommand,
+}
+GENERATOR_MODES = {
+    MoveCommandMotionGeneratorMode.kJointPosition: ControlMode.POSITION,
+    MoveCommandMotionGeneratorMode.kJointVelocity: ControlMode.VELOCITY,
+    MoveCommandMotionGeneratorMode.kCartesianPosition: ControlMode.CARTESIAN_POSITION,
+    MoveCommandMotionGeneratorMode.kCartesianVelocity: ControlMode.CARTESIAN_VELOCITY,
+}
+REPORTED_MODES = {
+    ControlMode.IDLE: StateMotionGeneratorMode.kIdle,
+    ControlMode.TORQUE: StateMotionGeneratorMode.kNone,
+    ControlMode.POSITION: StateMotionGeneratorMode.kJointPosition,
+    ControlMode.VELOCITY: StateMotionGeneratorMode.kJointVelocity,
+    ControlMode.CARTESIAN_POSITION: StateMotionGeneratorMode.kCartesianPosition,
+    ControlMode.CARTESIAN_VELOCITY: StateMotionGeneratorMode.kCartesianVelocity,
+}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated arm behind the FCI server: franky_sim's physics with a cheap state path.
+"""The simulated arm behind the FCI server: franky_sim's physics with a cheap control path.
 
-franky_sim recomputes every desired and commanded quantity at every millisecond. Torque control,
-joint position motions and holding take a short path here that fills the outgoing packet in place.
-The other motion generators (joint velocity, Cartesian) keep franky_sim's own controllers.
+franky_sim recomputes every desired and commanded quantity at every millisecond, 0.3 ms of work.
+Here all motion generators end in one joint target, torque control bypasses it, and the outgoing
+packet is filled in place.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import mujoco
 import numpy as np
 import pinocchio as pin
 from franky_sim.constants import FRANKA_HAND_FORCE_LIMIT
-from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
-from numpy.typing import NDArray
+from franky_sim.mujoco_simulator import FrankaMujocoRobot
 
 from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.sim.fci_ik import elbow, elbow_pull, resolve
 from vla_rl_ros.sim.fci_wire import StatePacket
 from vla_rl_ros.sim.fci_wrench import CollisionThresholds, ExternalWrench
 
@@ -34,8 +34,7 @@ _BASE_AXES = pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
 # franky_sim's first-order filter of finite differences, kept so that motions start alike.
 _KEEP, _TAKE = 0.95, 0.05 / PERIOD_S
 _TAU_J, _TAU_J_D, _DTAU_J, _Q, _Q_D, _DQ, _DQ_D, _DDQ_D = range(8)
-_SLOW_SIGNALS = ((_TAU_J_D, "tau_J_d"), (_Q_D, "q_d"), (_DQ_D, "dq_d"), (_DDQ_D, "ddq_d"))
-_SLOW_VECTORS = ("O_dP_EE_d", "O_dP_EE_c", "O_ddP_EE_c", "elbow_c", "delbow_c", "ddelbow_c")
+_IK_ITERATIONS = 2
 
 
 def _joint_slice(addresses: Sequence[int]) -> slice:
@@ -44,11 +43,6 @@ def _joint_slice(addresses: Sequence[int]) -> slice:
     if list(addresses) != list(range(first, first + len(addresses))):
         raise ValueError(f"arm joints are not consecutive in the model: {list(addresses)}")
     return slice(first, first + len(addresses))
-
-
-def _elbow(q_rad: FloatArray) -> tuple[float, float]:
-    """Position of joint 3 and the sign of joint 4, as libfranka describes an elbow."""
-    return q_rad.item(2), 1.0 if q_rad.item(3) > 0.0 else -1.0
 
 
 class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no types
@@ -75,7 +69,8 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         self._last_tau: FloatArray = np.zeros(7)
         self._last_dq: FloatArray = np.zeros(7)
         self._target: FloatArray | None = None  # joint target; None where none is followed
-        self._is_slow = False
+        self._target_speed: FloatArray = np.zeros(7)
+        self._target_age = 0  # steps since the target changed
         self._was_in_contact = False
         self._step = 0
         params = self.robot_parameters
@@ -87,12 +82,8 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
     @property
     def _pinocchio(self) -> tuple[Any, Any]:
         # The dynamics model follows SetLoad and SetNEToEE only inside BaseRobot, which keeps it
-        # to itself; this and `_base_time_s` are the only reaches into its private names.
+        # to itself; this is the only reach into its private names.
         return self._BaseRobot__model, self._BaseRobot__data
-
-    @property
-    def _base_time_s(self) -> float:
-        return float(self._BaseRobot__prev_t)
 
     @property
     def q_rad(self) -> FloatArray:
@@ -125,7 +116,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         Args:
             torque_nm: Shape (7,), clipped to the joint limits.
         """
-        self._is_slow, self._target = False, None
+        self._target = None
         self._apply(torque_nm)
 
     def drive_position(self, target_q_rad: FloatArray, *, is_new: bool) -> None:
@@ -136,30 +127,68 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             is_new: Whether the target came with this tick; desired velocities only follow those.
         """
         signals = self._signals
-        self._is_slow = False
         if self._target is None:
             self._target = target_q_rad.copy()
             signals[_DQ_D] = signals[_DDQ_D] = 0.0
+            self._target_speed = np.zeros(7)
+            self._target_age = 0
+        self._target_age += 1
         if is_new:
-            velocity = _KEEP * signals[_DQ_D] + _TAKE * (target_q_rad - self._target)
+            # Over as many steps as it took to come, or a late target would be a jerk.
+            self._target_speed = (target_q_rad - self._target) / (self._target_age * PERIOD_S)
+            velocity = _KEEP * signals[_DQ_D] + (1.0 - _KEEP) * self._target_speed
             signals[_DDQ_D] *= _KEEP
             signals[_DDQ_D] += _TAKE * (velocity - signals[_DQ_D])
             signals[_DQ_D] = velocity
             self._target[:] = target_q_rad
+            self._target_age = 0
         signals[_Q_D] = target_q_rad
+        self._apply(self._joint_torque_nm(target_q_rad, self._target_speed))
+
+    def drive_joint_speed(self, speed_rad_per_s: FloatArray, *, is_new: bool) -> None:
+        """Move the joint target at a joint velocity, shape (7,)."""
+        step = speed_rad_per_s * PERIOD_S if is_new else 0.0
+        self.drive_position(self.desired_q_rad + step, is_new=is_new)
+
+    def drive_pose(self, pose: FloatArray, elbow_rad: float | None, *, is_new: bool) -> None:
+        """Follow a TCP pose with the joint controller.
+
+        Args:
+            pose: Homogeneous, base frame, shape (4, 4).
+            elbow_rad: Wanted position of joint 3, None to leave the null space alone.
+            is_new: Whether the pose came with this tick.
+        """
+        q_rad = self.desired_q_rad.copy()
+        if is_new:
+            model, data = self._pinocchio
+            target = pin.SE3(pose)
+            for _ in range(_IK_ITERATIONS):
+                self._forward_kinematics(q_rad)
+                error = pin.log6(data.oMf[self._tcp_frame].actInv(target)).vector
+                jacobian = pin.computeFrameJacobian(
+                    model, data, q_rad, self._tcp_frame, pin.ReferenceFrame.LOCAL
+                )
+                q_rad += resolve(jacobian, error, elbow_pull(elbow_rad, q_rad))
+        self.drive_position(q_rad, is_new=is_new)
+
+    def drive_twist(self, twist: FloatArray, elbow_rad: float | None, *, is_new: bool) -> None:
+        """Move the joint target so that the TCP has a twist, base axes, shape (6,)."""
+        q_rad = self.desired_q_rad.copy()
+        if is_new:
+            model, data = self._pinocchio
+            jacobian = pin.computeFrameJacobian(model, data, q_rad, self._tcp_frame, _BASE_AXES)
+            q_rad += resolve(jacobian, twist * PERIOD_S, elbow_pull(elbow_rad, q_rad))
+        self.drive_position(q_rad, is_new=is_new)
+
+    def _joint_torque_nm(self, target_q_rad: FloatArray, speed: FloatArray) -> FloatArray:
         model, data = self._pinocchio
         bias = pin.nonLinearEffects(model, data, self._q_view, self._dq_view).copy()
         coriolis = bias - pin.computeGeneralizedGravity(model, data, self._q_view)
-        spring = self.kp * (target_q_rad - self._q_view) - self.kv * self._dq_view
-        self._apply(spring + coriolis)
-
-    def use_slow_path(self) -> None:
-        """Let franky_sim's own controllers compute this tick (velocity and Cartesian motions)."""
-        if not self._is_slow:
-            for component in self._tracked_state_components.values():
-                for observer in component.observers.values():
-                    observer.clear()
-        self._is_slow, self._target = True, None
+        # Damping acts on the velocity error: on the velocity itself, as in franky_sim, the arm
+        # would trail by a tenth of a second and arrive after its motion is reported as done.
+        spring = self.kp * (target_q_rad - self._q_view)
+        spring += self.kv * (speed - self._dq_view)
+        return np.asarray(spring + coriolis)
 
     def _apply(self, torque_nm: FloatArray) -> None:
         commanded = self._signals[_TAU_J_D]
@@ -202,10 +231,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         signals[_DTAU_J] *= _KEEP
         signals[_DTAU_J] += _TAKE * (signals[_TAU_J] - self._last_tau)
         self._last_tau[:] = signals[_TAU_J]
-        if self._is_slow:
-            super()._post_step()
-            self._copy_slow_signals()
-        elif self._target is None:
+        if self._target is None:
             signals[_DDQ_D] *= _KEEP
             signals[_DDQ_D] += _TAKE * (signals[_DQ] - self._last_dq)
             signals[_Q_D], signals[_DQ_D] = signals[_Q], signals[_DQ]
@@ -222,11 +248,6 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         pin.forwardKinematics(model, data, q_rad)
         pin.updateFramePlacement(model, data, self._tcp_frame)
         return np.asarray(data.oMf[self._tcp_frame].homogeneous)
-
-    def _copy_slow_signals(self) -> None:
-        now_s, components = self._base_time_s, self._tracked_state_components
-        for row, name in _SLOW_SIGNALS:
-            self._signals[row] = components[name].get(now_s)
 
     def write_constants(self, packet: StatePacket) -> None:
         """Fill what only changes by command: frames, masses, load."""
@@ -254,38 +275,14 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         packet.joint_signals[:] = signals
         tcp = self._tcp.T.ravel()
         fields["O_T_EE"][:] = tcp
-        fields["elbow"][:] = _elbow(signals[_Q])
-        if self._is_slow:
-            self._write_slow_fields(fields)
-        else:
-            if self._target is not None:
-                tcp = self._forward_kinematics(signals[_Q_D]).T.ravel()
-            fields["O_T_EE_d"][:] = fields["O_T_EE_c"][:] = tcp
-            fields["elbow_d"][:] = fields["elbow_c"][:] = _elbow(signals[_Q_D])
-            fields["O_dP_EE_d"][:] = fields["O_dP_EE_c"][:] = self._jacobian @ signals[_DQ_D]
+        fields["elbow"][:] = elbow(signals[_Q])
+        if self._target is not None:
+            tcp = self._forward_kinematics(signals[_Q_D]).T.ravel()
+        fields["O_T_EE_d"][:] = fields["O_T_EE_c"][:] = tcp
+        fields["elbow_d"][:] = fields["elbow_c"][:] = elbow(signals[_Q_D])
+        fields["O_dP_EE_d"][:] = fields["O_dP_EE_c"][:] = self._jacobian @ signals[_DQ_D]
+        fields["O_ddP_EE_c"][:] = self._jacobian @ signals[_DDQ_D]
         is_in_contact = self.external.has_contact
         if is_in_contact or self._was_in_contact:
             self.external.write(packet, self._tcp[:3, :3], self.thresholds)
         self._was_in_contact = is_in_contact
-
-    def _write_slow_fields(self, fields: dict[str, NDArray[Any]]) -> None:
-        now_s, components = self._base_time_s, self._tracked_state_components
-        for name in _SLOW_VECTORS:
-            fields[name][:] = components[name].get(now_s)
-        for name in ("O_T_EE_d", "O_T_EE_c"):
-            fields[name][:] = self.to_franka_pose(components[name].get(now_s))
-        fields["elbow_d"][:] = _elbow(self._signals[_Q_D])
-
-
-class FciSimulator(MujocoSimulator):  # type: ignore[misc]  # franky_sim ships no types
-    """The MuJoCo simulator with `FciRobot` arms."""
-
-    def add_robot(self, **options: object) -> FciRobot:
-        """Add an arm to the scene; `options` are those of `MujocoSimulator.add_robot`."""
-        super().add_robot(**options)
-        options.pop("position", None)
-        # MujocoSimulator names its robot class in the method that also writes the XML, so the
-        # robot it has just made is exchanged for ours instead of copying that method.
-        robot = FciRobot(**options)
-        self._robots[-1] = robot
-        return robot

@@ -11,72 +11,38 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from typing import Any
 
-import numpy as np
-import pinocchio as pin
 from franky_sim.franka_robot_protocol import (
-    GetRobotModelCommand,
     MoveCommandControllerMode,
     MoveCommandMotionGeneratorMode,
     MoveStatus,
     RobotCommand,
     RobotMode,
-    SetCartesianImpedanceCommand,
-    SetEEToKCommand,
-    SetJointImpedanceCommand,
-    SetLoadCommand,
-    SetNEToEECommand,
     StateControllerMode,
-    StateMotionGeneratorMode,
-    StopMoveCommand,
 )
 from franky_sim.franka_robot_server import ControlMode
 from franky_sim.franka_server import BaseCommand
 from numpy.typing import NDArray
 
-from vla_rl_ros.sim.fci_commands import MoveOrRefuse, RecoverErrors, StoreThresholds
+from vla_rl_ros.sim.fci_commands import COMMANDS, GENERATOR_MODES, REPORTED_MODES
 from vla_rl_ros.sim.fci_gripper import FciGripper
 from vla_rl_ros.sim.fci_link import FciLink
 from vla_rl_ros.sim.fci_robot import FciRobot
+from vla_rl_ros.sim.fci_watch import CommandWatch
 from vla_rl_ros.sim.fci_wire import CommandPacket, FciError, StatePacket
 
 LOG = logging.getLogger(__name__)
 
+# libfranka takes the reason of an abort from the last state it saw, so the states that carry it
+# go ahead of the answer.
+_ABORT_DELAY_S = 0.005
+
 ROBOT_PORT = 1337
 PROTOCOL_VERSION = 10
-_COMMANDS = {
-    RobotCommand.kMove: MoveOrRefuse,
-    RobotCommand.kStopMove: StopMoveCommand,
-    RobotCommand.kSetCollisionBehavior: StoreThresholds,
-    RobotCommand.kSetJointImpedance: SetJointImpedanceCommand,
-    RobotCommand.kSetCartesianImpedance: SetCartesianImpedanceCommand,
-    RobotCommand.kGetRobotModel: GetRobotModelCommand,
-    RobotCommand.kAutomaticErrorRecovery: RecoverErrors,
-    RobotCommand.kSetLoad: SetLoadCommand,
-    RobotCommand.kSetNEToEE: SetNEToEECommand,
-    RobotCommand.kSetEEToK: SetEEToKCommand,
-}
-_GENERATOR_MODES = {
-    MoveCommandMotionGeneratorMode.kJointPosition: ControlMode.POSITION,
-    MoveCommandMotionGeneratorMode.kJointVelocity: ControlMode.VELOCITY,
-    MoveCommandMotionGeneratorMode.kCartesianPosition: ControlMode.CARTESIAN_POSITION,
-    MoveCommandMotionGeneratorMode.kCartesianVelocity: ControlMode.CARTESIAN_VELOCITY,
-}
-_REPORTED_MODES = {
-    ControlMode.IDLE: StateMotionGeneratorMode.kIdle,
-    ControlMode.TORQUE: StateMotionGeneratorMode.kNone,
-    ControlMode.POSITION: StateMotionGeneratorMode.kJointPosition,
-    ControlMode.VELOCITY: StateMotionGeneratorMode.kJointVelocity,
-    ControlMode.CARTESIAN_POSITION: StateMotionGeneratorMode.kCartesianPosition,
-    ControlMode.CARTESIAN_VELOCITY: StateMotionGeneratorMode.kCartesianVelocity,
-}
-_GIVE_UP_WAITING_TICKS = 20
 # As plain integers: they are written at every step.
 _IDLE, _MOVE, _REFLEX = (int(m) for m in (RobotMode.kIdle, RobotMode.kMove, RobotMode.kReflex))
-# What the control box counts the success rate over.
-_HISTORY_TICKS = 100
-_FULL_HISTORY = (1 << _HISTORY_TICKS) - 1
 _NUMBERS = ("q_c", "dq_c", "O_T_EE_c", "O_dP_EE_c", "elbow_c", "tau_J_d")
 
 
@@ -84,27 +50,27 @@ class FciServer(FciLink):
     """Arm server on port 1337; creates the hand's server on the same address.
 
     Attributes:
-        missed_packet_limit: Control commands in a row that may stay out before the motion is
-            aborted, 0 for no limit. A real arm allows 20; a loaded test machine needs none.
+        robot: The arm it serves.
+        watch: Counts the control commands that stay out and holds the limit on them.
     """
 
-    def __init__(self, robot: FciRobot, hostname: str, missed_packet_limit: int = 0) -> None:
+    def __init__(self, robot: FciRobot, hostname: str) -> None:
         """Create the server; `init` binds it.
 
         Args:
             robot: The arm to serve.
             hostname: Address to bind, usually a loopback one.
-            missed_packet_limit: See the attribute.
         """
-        super().__init__([hostname], ROBOT_PORT, _COMMANDS, PROTOCOL_VERSION)
+        super().__init__([hostname], ROBOT_PORT, COMMANDS, PROTOCOL_VERSION)
         self.robot = robot
-        self.missed_packet_limit = missed_packet_limit
-        self.num_missed = 0
+        self.watch = CommandWatch()
         self._packet = StatePacket()
         self._incoming = CommandPacket()
         self._command = CommandPacket()
         self._gripper: FciGripper | None = None
         self._motion_id = 0
+        self._aborted_id = 0  # of a motion that a reflex ended and that is not answered yet
+        self._answer_abort_at_s = 0.0
         self._is_reflex = False
         self._hold()
         robot._set_server(self)  # noqa: SLF001, franky_sim's own wiring
@@ -135,18 +101,16 @@ class FciServer(FciLink):
 
     def _set_mode(self, mode: ControlMode, controller: StateControllerMode) -> None:
         self._mode = mode
-        self._packet.fields["motion_generator_mode"][:] = int(_REPORTED_MODES[mode])
+        self._packet.fields["motion_generator_mode"][:] = int(REPORTED_MODES[mode])
         self._packet.fields["controller_mode"][:] = int(controller)
 
     def _hold(self) -> None:
         self._set_mode(ControlMode.IDLE, StateControllerMode.kOther)
         self._hold_q_rad = self.robot.desired_q_rad.copy()
-        self._has_command = False
         self._is_new_command = False
-        self._missed_in_a_row = 0
 
     def _reset_state(self) -> None:
-        self._motion_id = 0
+        self._motion_id = self._aborted_id = 0
         self._hold()
 
     def start_motion(
@@ -168,7 +132,7 @@ class FciServer(FciLink):
             self._set_mode(ControlMode.TORQUE, StateControllerMode.kExternalController)
         else:
             self._set_mode(
-                _GENERATOR_MODES[motion_generator_mode], StateControllerMode[controller_mode.name]
+                GENERATOR_MODES[motion_generator_mode], StateControllerMode[controller_mode.name]
             )
         fields = self._command.fields
         for name in _NUMBERS:
@@ -176,7 +140,7 @@ class FciServer(FciLink):
         fields["valid_elbow"][:] = 0
         fields["q_c"][:] = self.robot.desired_q_rad
         fields["O_T_EE_c"][:] = self.robot.tcp_in_base.T.ravel()
-        self._history = _FULL_HISTORY
+        self.watch.start()
         self._packet.fields["reflex_reason"][:] = 0
 
     def stop_motion(self, send_preemption_signal: bool = True) -> None:
@@ -206,14 +170,16 @@ class FciServer(FciLink):
             fields[name][error] = 1
         self._is_reflex = True
         self._hold()
-        if self._motion_id == 0:
+        self._aborted_id, self._motion_id = self._motion_id, 0
+        self._answer_abort_at_s = time.monotonic() + _ABORT_DELAY_S
+
+    def _answer_abort(self) -> None:
+        if time.monotonic() < self._answer_abort_at_s:
             return
-        if self.is_silent:
-            self._motion_id = 0
-            return
-        # libfranka takes the reason of the abort from the state that says Reflex: state first.
-        self.send_state()
-        self._end_motion(MoveStatus.kReflexAborted)
+        BaseCommand.send_response(
+            self._tcp_socket, RobotCommand.kMove, self._aborted_id, MoveStatus.kReflexAborted
+        )
+        self._aborted_id = 0
 
     def clear_errors(self) -> None:
         """Leave the reflex; `last_motion_errors` stay until the next motion starts."""
@@ -242,8 +208,7 @@ class FciServer(FciLink):
         Args:
             timeout_s: At most this long; not at all for a client that has long been silent.
         """
-        is_due = self._motion_id and self._has_command and not self.is_silent
-        if is_due and self._missed_in_a_row < _GIVE_UP_WAITING_TICKS:
+        if self._motion_id and self.watch.is_client_attentive:
             self.wait_for_datagram(timeout_s)
 
     def _pre_process_commands(self) -> None:
@@ -265,7 +230,7 @@ class FciServer(FciLink):
             LOG.warning("ignored a control command that is not finite")
             return
         self._command.buffer[:] = self._incoming.buffer
-        self._is_new_command = self._has_command = True
+        self._is_new_command = True
 
     def _is_finite(self, fields: dict[str, NDArray[Any]]) -> bool:
         if self._mode is ControlMode.TORQUE:
@@ -276,6 +241,8 @@ class FciServer(FciLink):
     def _post_process_commands(self) -> None:
         if self._motion_id:
             self._supervise()
+        elif self._aborted_id and not self.is_silent:
+            self._answer_abort()
         robot, command = self.robot, self._command.fields
         mode, is_new = self._mode, self._is_new_command
         if mode is ControlMode.TORQUE:
@@ -284,36 +251,26 @@ class FciServer(FciLink):
             robot.drive_position(self._hold_q_rad, is_new=True)
         elif mode is ControlMode.POSITION:
             robot.drive_position(command["q_c"], is_new=is_new)
+        elif mode is ControlMode.VELOCITY:
+            robot.drive_joint_speed(command["dq_c"], is_new=is_new)
+        elif mode is ControlMode.CARTESIAN_POSITION:
+            pose = command["O_T_EE_c"].reshape(4, 4).T
+            robot.drive_pose(pose, self._elbow_rad(), is_new=is_new)
         else:
-            self._drive_slow(is_new)
+            robot.drive_twist(command["O_dP_EE_c"], self._elbow_rad(), is_new=is_new)
+
+    def _elbow_rad(self) -> float | None:
+        fields = self._command.fields
+        return fields["elbow_c"].item(0) if fields["valid_elbow"][0] else None
 
     def _supervise(self) -> None:
-        self._history = ((self._history << 1) | self._is_new_command) & _FULL_HISTORY
-        if self._is_new_command:
-            self._missed_in_a_row = 0
-        elif self._has_command:
-            self._missed_in_a_row += 1
-            self.num_missed += 1
-            if 0 < self.missed_packet_limit < self._missed_in_a_row:
-                self.trip(FciError.COMMUNICATION_CONSTRAINTS_VIOLATION)
-                return
+        self.watch.note(is_received=self._is_new_command)
+        if self.watch.is_limit_exceeded:
+            self.trip(FciError.COMMUNICATION_CONSTRAINTS_VIOLATION)
+            return
         reflex = self.robot.external.exceeded(self.robot.thresholds)
         if reflex is not None:
             self.trip(reflex)
-
-    def _drive_slow(self, is_new: bool) -> None:
-        robot, command = self.robot, self._command.fields
-        robot.use_slow_path()
-        elbow = command["elbow_c"].copy() if command["valid_elbow"][0] else None
-        if self._mode is ControlMode.VELOCITY:
-            robot.joint_velocity_control(command["dq_c"].copy(), has_new_command=is_new)
-        elif self._mode is ControlMode.CARTESIAN_VELOCITY:
-            twist = command["O_dP_EE_c"].copy()
-            robot.cartesian_velocity_control(twist, elbow, has_new_command=is_new)
-        else:
-            pose = pin.SE3(np.array(command["O_T_EE_c"]).reshape((4, 4), order="F"))
-            target = pin.SE3ToXYZQUAT(pose)
-            robot.cartesian_position_control(target, elbow, has_new_command=is_new)
 
     def send_state(self) -> None:
         """Send the state of arm and, less often, hand."""
@@ -333,7 +290,7 @@ class FciServer(FciLink):
         if self._is_reflex:
             mode = _REFLEX
         elif self._motion_id:
-            mode, rate = _MOVE, self._history.bit_count() / _HISTORY_TICKS
+            mode, rate = _MOVE, self.watch.success_rate
         else:
             mode = _IDLE
         fields["robot_mode"][0] = mode

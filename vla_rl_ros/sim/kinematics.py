@@ -31,7 +31,7 @@ def place_arm(model: mujoco.MjModel, data: mujoco.MjData, ids: SceneIds, pose: P
     Raises:
         SceneError: If the pose is out of reach.
     """
-    q = data.qpos[ids.arm_qpos]
+    q: FloatArray = data.qpos[ids.arm_qpos]
     q[:] = HOME_Q_RAD
     data.qvel[ids.arm_dof] = 0.0
     jacobian = np.zeros((6, model.nv))

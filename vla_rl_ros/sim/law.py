@@ -23,7 +23,7 @@ from vla_rl_ros.sim.scene_ids import SceneIds
 
 TORQUE_LIMITS_NM = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)
 TORQUE_RATE_NM_PER_S = 1000.0
-_REGULARISATION = 1e-9 * np.eye(6)
+_REGULARISATION = 1e-12 * np.eye(6)
 _IDENTITY = np.eye(7)
 
 
@@ -106,6 +106,22 @@ class ImpedanceLaw:
         self._joint_damping += null_space * self._posture_damping
         posture = self._posture_stiffness * (self._posture_q - self._q)
         np.matmul(null_space, posture, out=self._posture_torque)
+
+    def offset_tcp(self, increment: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Measured TCP pose plus an increment, as `core.geometry.offset_pose` adds it.
+
+        Args:
+            increment: Translation and rotation vector, base axes; further elements are ignored.
+
+        Returns:
+            Position (3,) and quaternion wxyz (4,).
+        """
+        quat_wxyz, conjugate = np.zeros(4), np.zeros(4)
+        mujoco.mju_mat2Quat(quat_wxyz, self._tcp_matrix)
+        mujoco.mju_negQuat(conjugate, quat_wxyz)
+        mujoco.mju_rotVecQuat(self._rotvec, increment[3:6].copy(), conjugate)
+        mujoco.mju_quatIntegrate(quat_wxyz, self._rotvec, 1.0)
+        return self.tcp_position_m + increment[:3], quat_wxyz
 
     def apply(self, reference: FastReference, hold_s: float) -> None:
         """Write the torque for the present state into `data.qfrc_applied`.

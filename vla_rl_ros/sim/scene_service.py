@@ -134,7 +134,7 @@ class SceneService:
             **dataclasses.asdict(self._pacer.stats()),
             "is_in_motion": server.current_motion_id != 0,
             "is_reflex": server.is_reflex,
-            "num_missed_commands": server.num_missed,
+            "num_missed_commands": server.watch.num_missed,
             "num_malformed_clients": server.num_malformed,
             "num_unstable_steps": int(warning.number[mujoco.mjtWarning.mjWARN_BADQACC]),
         }
@@ -262,9 +262,9 @@ class SceneService:
         return {"was_moving": self._server.gripper.abort()}
 
     def _limit_missed_packets(self, args: Args) -> Result:
-        self._server.missed_packet_limit = int(number(args, "packets", None, 0, 10_000))
+        self._server.watch.limit = int(number(args, "packets", None, 0, 10_000))
         _refuse_rest(args)
-        return {"packets": self._server.missed_packet_limit}
+        return {"packets": self._server.watch.limit}
 
     @staticmethod
     def _stall(args: Args) -> Result:

@@ -157,11 +157,9 @@ class SnapshotReader:
             raise DeviceError(f"{path} is not a simulator state of this version")
         self._path = path
         self._sequence, self._checksum = header["sequence"], header["checksum"]
-        self._dtype = _payload_dtype(
-            int(header["num_qpos"][0]),
-            int(header["num_mocap"][0]),
-            int(header["num_equality"][0]),
-        )
+        names = ("num_qpos", "num_mocap", "num_equality")
+        self._sizes = tuple(int(header[name][0]) for name in names)
+        self._dtype = _payload_dtype(*self._sizes)
         self._bytes = memory[_HEADER.itemsize :]
 
     @property
@@ -171,6 +169,10 @@ class SnapshotReader:
             return self._path.stat().st_ino != self._inode
         except OSError:
             return True
+
+    def fits(self, model: mujoco.MjModel) -> bool:
+        """Whether the states are of a scene with as many joints and bodies as `model`."""
+        return self._sizes == (model.nq, model.nmocap, model.neq)
 
     def read(self) -> Snapshot | None:
         """The newest state, None before the first one or when every try met a running write."""

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.ros.graph_options import GraphOptions
+from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
 from vla_rl_ros.tools.up import count, default_out, has_display, run_episodes
 
 TASKS = ("lift", "peg", "button")
@@ -26,6 +26,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
     parser.add_argument("--out", type=Path, help="where everything goes (default: out/<time>)")
+    parser.add_argument(
+        "--robot-ip", default=SIM_ADDRESS, help="loopback address of the simulated control box"
+    )
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.set_defaults(run=run)
 
@@ -34,6 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     options = GraphOptions(
         tasks=TASKS,
+        robot_ip=arguments.robot_ip,
         seed=arguments.seed,
         out=arguments.out or default_out("demo"),
         window=not arguments.headless and has_display(),

@@ -159,12 +159,17 @@ def graph_commands(options: GraphOptions, run_dir: Path, log_dir: Path) -> list[
     return [_command(spec, run_dir, log_dir) for spec in build_graph(options)]
 
 
+def write_parameters(spec: ProcessSpec, folder: Path) -> Path:
+    """Write the ROS parameter file of a process; returns its path."""
+    path = folder / f"{spec.name}.params.yaml"
+    path.write_text(yaml.safe_dump(parameter_file(spec), sort_keys=False), encoding="utf-8")
+    return path
+
+
 def _command(spec: ProcessSpec, run_dir: Path, log_dir: Path) -> Command:
     argv = [sys.executable, "-m", spec.module, *spec.arguments]
     if spec.is_ros:
-        path = log_dir / f"{spec.name}.params.yaml"
-        path.write_text(yaml.safe_dump(parameter_file(spec), sort_keys=False), encoding="utf-8")
-        argv += ros_arguments(spec, path)
+        argv += ros_arguments(spec, write_parameters(spec, log_dir))
     return Command(
         name=spec.name,
         argv=tuple(argv),

@@ -97,20 +97,24 @@ def _markdown(
     return "\n".join(lines)
 
 
-def _axes(rows: int, title: str, height: float = 2.2) -> tuple[Figure, list[Axes]]:
+def figure_axes(
+    rows: int, title: str, height: float = 2.2, *, sharex: bool = True
+) -> tuple[Figure, list[Axes]]:
+    """A column of axes on a figure that needs no display."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        rows, 1, sharex=True, figsize=(9, 1 + height * rows), squeeze=False
+        rows, 1, sharex=sharex, figsize=(9, 1 + height * rows), squeeze=False
     )
     figure.suptitle(title)
     return figure, list(axes[:, 0])
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save_figure(figure: Figure, path: Path) -> Path:
+    """Write and close a figure; returns its path."""
     import matplotlib.pyplot as plt
 
     figure.tight_layout()
@@ -122,7 +126,7 @@ def _save(figure: Figure, path: Path) -> Path:
 def plot_success(results: Sequence[EpisodeResult], path: Path) -> Path:
     """Bar of the success rate per task with the number of episodes."""
     rates = success_rates(results)
-    figure, (axis,) = _axes(1, "Success per task", height=3.0)
+    figure, (axis,) = figure_axes(1, "Success per task", height=3.0)
     bars = axis.bar(list(rates), list(rates.values()), color="tab:green")
     counts = [sum(r.task == task for r in results) for task in rates]
     axis.bar_label(
@@ -130,12 +134,12 @@ def plot_success(results: Sequence[EpisodeResult], path: Path) -> Path:
     )
     axis.set_ylim(0.0, 1.15)
     axis.set_ylabel("success rate")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_tracking(result: EpisodeResult, path: Path) -> Path:
     """Target, reference and measured TCP position of one episode."""
-    figure, axes = _axes(3, f"{result.episode_id}: target, reference and measured position")
+    figure, axes = figure_axes(3, f"{result.episode_id}: target, reference and measured position")
     bag = Path(result.bag)
     styles: dict[str, dict[str, Any]] = {
         "arm/target_pose": {
@@ -160,14 +164,14 @@ def plot_tracking(result: EpisodeResult, path: Path) -> Path:
         axis.grid(alpha=0.3)
     axes[0].legend(loc="upper right", ncols=3)
     axes[-1].set_xlabel("time [s]")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_wrench(result: EpisodeResult, path: Path, preset: str = "compliant") -> Path:
     """External force of one episode with the bound stiffness x clip of a preset."""
     bound_n = PRESETS[preset].force_bound_n
     stamps_ns, wrenches = read_wrenches(Path(result.bag), "arm/tcp_wrench")
-    figure, axes = _axes(
+    figure, axes = figure_axes(
         3, f"{result.episode_id}: force on the environment, bound {bound_n:.0f} N"
     )
     time_s = relative_time_s(stamps_ns)
@@ -178,7 +182,7 @@ def plot_wrench(result: EpisodeResult, path: Path, preset: str = "compliant") ->
         axis.set_ylabel(f"F{name} [N]")
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("time [s]")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def relative_time_s(stamps_ns: ArrayLike) -> FloatArray:

@@ -22,9 +22,9 @@ from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 
 START_TIMEOUT_S = 30.0
 SEGMENT_AGE_S = 5.0
-STOP_DEADLINE_S = 4.4
+STOP_DEADLINE_S = 4.0
 """After it everybody is killed; the whole stop takes less than 5 s."""
-TERM_DEADLINE_S = 4.0
+TERM_DEADLINE_S = 3.7
 STAGE_WAIT_S = (0.5, 0.5, 1.0, 1.5)
 """Patience with each stage before the next one is told; a stage that hangs does not block it."""
 CONFIG_ERROR = 2

@@ -150,4 +150,4 @@ def _wait_for(
 def _sample_health(observer: GraphObserver, session: Session) -> None:
     session.real_time_factors.append(observer.number("sim_cell", "real_time_factor"))
     session.reference_rates_hz.append(observer.number("impedance_controller", "reference_rate_hz"))
-    session.tick_jitters_p99_ms.append(observer.number("residual_actor", "tick_jitter_p99_ms"))
+    session.tick_jitters_p99_ms.append(observer.number("residual_actor", "tick_late_p99_ms"))

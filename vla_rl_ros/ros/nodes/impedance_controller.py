@@ -51,7 +51,7 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         self._is_acquired = False
         super().__init__("impedance_controller", ImpedanceControllerConfig, overrides)
         self._endpoints = Endpoints(self)
-        self._services: list[Any] = []
+        self._offered: list[Any] = []
         self._pump: CyclePump | None = None
         self._timer: Timer | None = None
         self._reference_message = PoseStamped()
@@ -78,7 +78,7 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         answers = {"home": self._on_home, "hold": self._on_hold, "recover": self._on_recover}
         for name, answer in answers.items():
             service = self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
-            self._services.append(service)
+            self._offered.append(service)
 
     def start(self) -> None:
         """Accept targets."""
@@ -104,8 +104,8 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
     def teardown(self) -> None:
         """Leave topics and services; the arm closes unless the driver node still uses it."""
         self._endpoints.destroy()
-        while self._services:
-            self.destroy_service(self._services.pop())
+        while self._offered:
+            self.destroy_service(self._offered.pop())
         if self._is_acquired:
             self._is_acquired = False
             self.arm_handle.release()

@@ -69,7 +69,7 @@ class SimCellNode(ManagedNode[SimCellConfig]):
         """Declare parameters."""
         super().__init__("sim_cell", SimCellConfig, overrides)
         self._endpoints = Endpoints(self)
-        self._timers: list[Timer] = []
+        self._beats: list[Timer] = []
         self._health_timer: Timer | None = None
         self._has_truth = False
         self._worker: Worker[Job] | None = None
@@ -105,15 +105,15 @@ class SimCellNode(ManagedNode[SimCellConfig]):
     def start(self) -> None:
         """Begin to publish."""
         config = self.config
-        self._timers = [
+        self._beats = [
             self.create_timer(1.0 / config.objects_rate_hz, self._publish_objects),
             self.create_timer(1.0 / config.success_rate_hz, self._publish_success),
         ]
 
     def stop(self, reason: str) -> None:
         """Stop publishing."""
-        while self._timers:
-            self.destroy_timer(self._timers.pop())
+        while self._beats:
+            self.destroy_timer(self._beats.pop())
 
     def teardown(self) -> None:
         """Leave the simulator."""

@@ -28,7 +28,8 @@ from vla_rl_ros.ros.cell_senses import CellSenses, Watch
 from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
-from vla_rl_ros.ros.episode_runner import Answer, EpisodeOrder, EpisodeRunner, Ports, Timing
+from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
+from vla_rl_ros.ros.episode_runner import EpisodeRunner
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.markers import cell_markers
 from vla_rl_ros.ros.run import run
@@ -56,7 +57,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         super().__init__("supervisor", SupervisorConfig, overrides)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._endpoints = Endpoints(self)
-        self._timers: list[Timer] = []
+        self._beats: list[Timer] = []
         self._runner: EpisodeRunner | None = None
         self._side = Sequence()
         self._num_autorun = 0
@@ -91,15 +92,15 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         timing = Timing(first_chunk_timeout_s=self.config.first_chunk_timeout_s)
         self._runner = EpisodeRunner(self._ports(), timing, first_epoch)
         self._side.start(self._attend())
-        self._timers = [
+        self._beats = [
             self.create_timer(TICK_S, self._on_tick, clock=self._steady),
             self.create_timer(HEARTBEAT_S, self._on_heartbeat, clock=self._steady),
         ]
 
     def stop(self, reason: str) -> None:
         """End an open episode as aborted."""
-        while self._timers:
-            self.destroy_timer(self._timers.pop())
+        while self._beats:
+            self.destroy_timer(self._beats.pop())
         self._side.cancel()
         if self._runner is not None:
             self._runner.close()
@@ -127,6 +128,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             begin_watch=senses.begin_watch,
             is_success=senses.is_success,
             has_chunk=senses.has_chunk,
+            policy_says=lambda: senses.health.sentence("vla_inference"),
             arm_fault=senses.arm_fault,
             lost=senses.lost,
             stopped=senses.stopped,
