@@ -19,6 +19,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
 os.environ.setdefault("MUJOCO_GL", "egl")
 
 import pytest  # noqa: E402 - the environment must be set before anything numeric is imported
+from hypothesis import settings  # noqa: E402
+
+# Same examples every time, and a busy machine is not a bug.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture

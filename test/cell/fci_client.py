@@ -128,16 +128,19 @@ def connect(host: str):
 
 
 def track(robot, clip_m: float = 0.01):
-    """A compliant impedance tracker at the present pose."""
+    """A compliant impedance tracker at the present pose, its control loop running."""
     import franky
 
-    return franky.CartesianImpedanceTracker(
+    tracker = franky.CartesianImpedanceTracker(
         robot,
         translational_stiffness=2000.0,
         rotational_stiffness=75.0,
         translational_error_clip=np.full(3, clip_m),
         rotational_error_clip=np.full(3, 0.1),
     )
+    # A motion that is aborted before its first command is reported without a reason.
+    assert wait_until(lambda: robot.state.control_command_success_rate > 0.0)
+    return tracker
 
 
 def shifted(pose, x_m: float = 0.0, y_m: float = 0.0, z_m: float = 0.0):

@@ -16,6 +16,7 @@ import psutil
 from geometry_msgs.msg import PoseStamped
 
 from vla_rl_ros.core.episode import Phase
+from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.graph_options import GraphOptions
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.ros.target_source import Trace
@@ -49,10 +50,23 @@ class Cell:
         """Start an episode and wait until the arm has visibly left its start."""
         self.wait_for(Phase.IDLE)
         self.observer.set_parameters("supervisor", {"task": task, "seed": seed})
-        self.observer.trigger("supervisor/start_episode")
+        self.start_episode()
         self.wait_for(Phase.RUNNING)
         self.clear()
         self.observer.wait_until(lambda: self.travel_m() > 0.03, 20.0, "the arm to move")
+
+    def start_episode(self, timeout_s: float = 45.0) -> None:
+        """Ask until the supervisor agrees: a node that was killed has to come back first."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                self.observer.trigger("supervisor/start_episode")
+            except VlaRlError:  # noqa: PERF203 - asking again is the point
+                if time.monotonic() > deadline_s:
+                    raise
+                self.observer.spin(0.2)
+            else:
+                return
 
     def travel_m(self) -> float:
         """Distance between the first and the newest measured position."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 
 import pytest
 from cell.fci_client import CellProcess, ScratchDir, connect, track, wait_until
@@ -58,6 +60,16 @@ def test_wrong_options_are_refused_with_a_sentence(options, sentence):
     assert code == 1
     assert sentence in log
     assert "Traceback" not in log
+
+
+def test_malformed_clients_are_dropped_and_the_arm_stays(cell, scene):
+    before = scene.request("stats")["num_malformed_clients"]
+    for payload in (b"\xff" * 64, b"\x63\0\0\0\1\0\0\0\x0c\0\0\0", bytes(64)):
+        with socket.create_connection((cell.host, 1337), timeout=2.0) as raw:
+            raw.sendall(payload)
+            time.sleep(0.05)
+    assert wait_until(lambda: scene.request("stats")["num_malformed_clients"] >= before + 2)
+    assert not connect(cell.host).has_errors
 
 
 def test_free_running_is_faster_than_real_time_and_stays_in_control():

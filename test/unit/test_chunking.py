@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl_ros.core.chunking import ChunkSchedule, Verdict, chunk_poses
@@ -97,6 +97,7 @@ def test_reset_forgets_the_chunk_and_refuses_its_epoch() -> None:
     assert plan.offer(chunk(START + P), START + P) is Verdict.OTHER_EPOCH
 
 
+@settings(max_examples=60, deadline=None)
 @given(tick=st.integers(-3, 12), num=st.integers(0, 10), horizon=st.integers(1, 10))
 def test_committed_is_what_will_be_played_and_no_longer_than_what_remains(
     tick: int, num: int, horizon: int
@@ -113,6 +114,7 @@ def test_committed_is_what_will_be_played_and_no_longer_than_what_remains(
         assert np.array_equal(action, step.action)
 
 
+@settings(max_examples=60, deadline=None)
 @given(offset=st.integers(-P // 2, P // 2), horizon=st.integers(2, 20))
 def test_a_chunk_off_the_tick_grid_is_played_without_repeat_or_skip(
     offset: int, horizon: int

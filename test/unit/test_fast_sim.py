@@ -59,7 +59,7 @@ def test_the_arm_starts_at_the_layouts_pose_and_stays_there(sim: FastSim) -> Non
         for _ in range(5):
             sim.step(STAY_OPEN)
         drift_m = np.linalg.norm(sim.tcp().position_m - sim.layout.start.position_m)
-        assert drift_m < 5e-4
+        assert drift_m < 2e-4
 
 
 def test_an_increment_moves_the_tcp_by_about_that_much(sim: FastSim) -> None:
@@ -108,8 +108,7 @@ def test_the_fingers_close_in_half_a_second_on_nothing_and_open_again(sim: FastS
     sim.step(STAY_CLOSED)
     assert sim.gripper_state().is_moving
     width_m = sim.gripper_state().width_m
-    # The Franka hand closes at 0.1 m/s.
-    assert 0.065 < width_m < 0.075
+    assert 0.055 < width_m < 0.065
     for _ in range(9):
         sim.step(STAY_CLOSED)
     assert sim.gripper_state().width_m < 0.005
@@ -152,7 +151,7 @@ def push_into_wall(settings: ImpedanceSettings) -> np.ndarray:
     """Steady wrench estimate while pushing along x against the wall."""
     sim = FastSim(settings=settings)
     sim.reset(Task.LIFT, seed=0)
-    face_m = sim.tcp().position_m + [0.06, 0.0, 0.0]
+    face_m = np.add(sim.tcp().position_m, (0.06, 0.0, 0.0))
     tasks.place_wall(sim.model, sim.data, sim.ids, face_m)
     for _ in range(25):
         sim.step(move(x=0.02, is_open=False))
@@ -175,10 +174,10 @@ def test_in_free_space_no_wrench_is_felt_and_pressing_down_is_negative(sim: Fast
     sim.reset(Task.BUTTON, seed=0)
     sim.step(STAY_CLOSED)
     assert np.abs(sim.state()[13:19]).max() < 0.5
-    button_m = sim.objects()["button"].position_m
-    start = sim.tcp().position_m
+    above_m = np.add(sim.objects()["button"].position_m, (0.0, 0.0, 0.03))
+    start_m = sim.tcp().position_m
     for fraction in np.linspace(0.0, 1.0, 15):
-        above = start + fraction * (button_m + [0.0, 0.0, 0.03] - start)
+        above = start_m + fraction * (above_m - start_m)
         sim.move_to(Pose(above, sim.layout.start.quat_xyzw), 0.1)
         sim.advance(0.1)
     for _ in range(10):
@@ -225,7 +224,7 @@ def test_a_step_of_fifty_millimetres_takes_the_time_it_takes_on_the_arm(sim: Fas
         travel_m.append(sim.tcp().position_m[0] - start.position_m[0])
     reached = next(i for i in itertools.count() if travel_m[i] > 0.63 * 0.05)
     assert 0.2 < 0.01 * reached < 0.45
-    assert max(travel_m) < 0.054
+    assert max(travel_m) < 0.056
     assert travel_m[-1] == pytest.approx(0.05, abs=2e-3)
 
 

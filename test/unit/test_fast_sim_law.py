@@ -69,10 +69,12 @@ def law_samples(
     """Torque of the law, Jacobian, wrench by `core`, posture torque; at random states."""
     model, ids = compiled
     data, rng = mujoco.MjData(model), np.random.default_rng(0)
-    law = ImpedanceLaw(model, data, ids, settings, HOME_Q_RAD)
+    law = ImpedanceLaw(model, data, ids, settings)
     reference = FastReference(settings, LIMITS)
     limit = np.array(TORQUE_LIMITS_NM)
     for _ in range(50):
+        data.qpos[ids.arm_qpos] = HOME_Q_RAD
+        law.engage()
         data.qpos[ids.arm_qpos] = q = HOME_Q_RAD + rng.normal(0, 0.2, 7)
         data.qvel[ids.arm_dof] = dq = rng.normal(0, 0.3, 7)
         mujoco.mj_forward(model, data)
@@ -80,7 +82,6 @@ def law_samples(
         target = random_pose(rng, measured, 0.01, 0.1)
         reference.reset(target)
         reference.twist[:] = rng.normal(0, 0.1, 6)
-        law.reset()
         law.refresh()
         law.apply(reference, 1e3)
         applied = data.qfrc_applied[ids.arm_dof] - data.qfrc_bias[ids.arm_dof]
@@ -103,7 +104,7 @@ def test_torques_change_by_one_newton_metre_a_millisecond_at_most(
     data = mujoco.MjData(model)
     data.qpos[ids.arm_qpos] = HOME_Q_RAD
     mujoco.mj_forward(model, data)
-    law = ImpedanceLaw(model, data, ids, PRESETS["compliant"], HOME_Q_RAD)
+    law = ImpedanceLaw(model, data, ids, PRESETS["compliant"])
     reference = FastReference(PRESETS["compliant"], LIMITS)
     reference.reset(offset_pose(tcp_pose(data, ids), np.full(3, 0.05), np.zeros(3)))
     law.refresh()
@@ -116,7 +117,7 @@ def test_torques_change_by_one_newton_metre_a_millisecond_at_most(
 def test_an_increment_is_added_as_core_adds_it(compiled: tuple[mujoco.MjModel, SceneIds]) -> None:
     model, ids = compiled
     data, rng = mujoco.MjData(model), np.random.default_rng(1)
-    law = ImpedanceLaw(model, data, ids, PRESETS["compliant"], HOME_Q_RAD)
+    law = ImpedanceLaw(model, data, ids, PRESETS["compliant"])
     for _ in range(20):
         data.qpos[ids.arm_qpos] = HOME_Q_RAD + rng.normal(0, 0.3, 7)
         mujoco.mj_kinematics(model, data)

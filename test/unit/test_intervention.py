@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl_ros.core.errors import InvalidCommandError
@@ -162,6 +162,7 @@ def test_before_the_first_action_holding_asks_for_nothing() -> None:
     assert gate.target is None
 
 
+@settings(max_examples=40, deadline=None)
 @given(
     actions=st.sets(st.integers(1, 40), max_size=40),
     checks=st.lists(st.integers(0, 100), min_size=64, max_size=64),

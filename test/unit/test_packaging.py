@@ -83,6 +83,18 @@ def test_manifest_declares_every_ros_package_that_is_imported(manifest):
     assert {name for name in imported if is_ros.match(name)} <= declared
 
 
+def test_manifest_declares_every_ros_package_that_is_launched(manifest):
+    declared = {element.text for element in manifest.iter("exec_depend")}
+    launched = {
+        name
+        for path in CODE
+        if not path.is_relative_to(ROOT / "test")
+        for name in re.findall(r'\bpackage="(\w+)"', path.read_text(encoding="utf-8"))
+    }
+
+    assert launched <= declared
+
+
 def test_every_console_script_has_a_main(setup_arguments):
     for name, target in console_scripts(setup_arguments).items():
         module, _, function = target.partition(":")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_the_simulator_starts_first_and_the_arm_stops_after_all_but_the_simulato
 
 def test_only_what_nothing_works_without_is_critical() -> None:
     critical = {spec.name for spec in graph() if spec.critical}
-    assert critical == {"sim_fci", "arm", "intervention"}
+    assert critical == {"sim_fci", "arm"}
     assert not any(spec.respawn for spec in graph() if spec.critical)
 
 
@@ -197,13 +198,24 @@ def test_parameters_are_fields_of_their_nodes_config(backend: Backend) -> None:
     pytest.importorskip("rclpy")
     for spec in graph(backend=backend):
         for node in spec.nodes:
-            fields = config_fields(spec.module, node)
-            unknown = set(spec.parameters[node]) - fields - {"autostart"}
-            assert not unknown, f"{node}: {unknown}"
+            config = config_type(spec.module, node)
+            values = {k: v for k, v in spec.parameters[node].items() if k != "autostart"}
+            assert set(values) <= set(dotted(config)), node
+            flat = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            # Refuses values out of bounds and unknown choices.
+            config(**flat)
 
 
-def config_fields(module: str, node: str) -> set[str]:
-    """Dotted parameter names of a node, from the config type its class names."""
+def test_no_node_overwrites_what_rclpy_keeps_in_its_base_class() -> None:
+    rclpy_node = pytest.importorskip("rclpy.node")
+    theirs = set(re.findall(r"self\.(_[a-z]\w*)", Path(rclpy_node.__file__).read_text()))
+    for path in (ROOT / "vla_rl_ros/ros/nodes").glob("*.py"):
+        ours = set(re.findall(r"self\.(_[a-z]\w*)(?:: [^=\n]+)? = ", path.read_text()))
+        assert not ours & theirs, f"{path.name}: {ours & theirs}"
+
+
+def config_type(module: str, node: str) -> type:
+    """Config of a node, from the base its class names."""
     classes = [
         cls
         for cls in vars(importlib.import_module(module)).values()
@@ -215,7 +227,7 @@ def config_fields(module: str, node: str) -> set[str]:
         for base in getattr(cls, "__orig_bases__", ())
         if getattr(base, "__args__", ())
     }
-    return set(dotted(config))
+    return config
 
 
 def class_names(node: str) -> set[str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.test_chunking import START, P, chunk, schedule
 
@@ -113,6 +113,7 @@ def test_prefix_is_what_was_executed_and_then_what_is_promised() -> None:
     assert np.array_equal(requests.prefix(START + 2 * P)[:, 0], [2.0, 3.0, 4.0])
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     latencies=st.lists(st.integers(0, 12 * P), min_size=5, max_size=60),
     execute_ticks=st.integers(1, 6),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -17,11 +17,13 @@ anything = arrays(np.float64, 7, elements=st.floats(-50.0, 50.0))
 scale = st.floats(0.0, 1.0)
 
 
+@settings(max_examples=60, deadline=None)
 @given(base=anything, xi=scale)
 def test_zero_residual_is_bit_equal_to_the_base(base: np.ndarray, xi: float) -> None:
     assert compose(base, np.zeros(7), xi).tobytes() == base.tobytes()
 
 
+@settings(max_examples=60, deadline=None)
 @given(base=normalised, u=anything, xi=scale)
 def test_residual_is_bounded_and_stays_in_range(
     base: np.ndarray, u: np.ndarray, xi: float
@@ -31,6 +33,7 @@ def test_residual_is_bounded_and_stays_in_range(
     assert np.all(np.abs(executed) <= 1.0)
 
 
+@settings(max_examples=60, deadline=None)
 @given(base=normalised, u=anything, xi=scale)
 def test_si_residual_is_zero_where_u_is_zero_and_adds_up_to_the_composed_action(
     base: np.ndarray, u: np.ndarray, xi: float
@@ -51,6 +54,7 @@ def test_residual_has_the_value_of_the_formula() -> None:
     assert np.allclose(residual, [bound, -bound, 0.001, 0.0, 0.0, 0.0, 0.0], atol=1e-15)
 
 
+@settings(max_examples=60, deadline=None)
 @given(base=normalised)
 def test_clip_keeps_values_in_range_bit_equal(base: np.ndarray) -> None:
     action = np.clip(SPEC.to_si(base), -0.02, 0.02)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mujoco
 import numpy as np
 
@@ -10,15 +12,22 @@ from vla_rl_ros.sim.scene_ids import SceneIds
 
 STIFFNESS_N_PER_M = 1000.0
 DAMPING_NS_PER_M = 50.0
-MAX_FINGER_SPEED_M_PER_S = 0.05
 GRASP_FORCE_N = 40.0
 MOVE_FORCE_N = 70.0
+# franky_sim cuts the drive for a millisecond whenever a finger is too fast. Measured, a finger
+# then moves at 0.06 m/s plus 1.25 times its way to go; at coarser steps the same rule would be
+# twice as fast, so the set point is moved at that speed instead.
+_BASE_SPEED_M_PER_S = 0.06
+_SPEED_PER_WAY_PER_S = 1.25
+# A finger this far behind its set point is blocked, and the set point need not wait for it.
+_BLOCKED_M = 0.004
+_BLOCKED_SPEED_M_PER_S = 0.5
 _AT_REST_M_PER_S = 1e-3
 _EMPTY_M = 2e-3
 
 
 class FastGripper:
-    """Two fingers drawn to a common goal width by springs with a speed and a force limit.
+    """Two fingers drawn by springs to a common set point that moves to the goal width.
 
     Attributes:
         goal_m: Width being approached.
@@ -29,21 +38,32 @@ class FastGripper:
         self._q, self._dq = data.qpos[ids.finger_qpos], data.qvel[ids.finger_dof]
         self._applied = data.qfrc_applied[ids.finger_dof]
         self.goal_m = 0.0
+        self._set_point_m = self._speed_m_per_s = 0.0
         self._force_n = GRASP_FORCE_N
 
     def set_goal(self, width_m: float) -> None:
-        """Head for a width; 0 closes on whatever is between the fingers."""
+        """Head for a width from where the fingers are; 0 closes on what is between them."""
         self.goal_m = width_m
         self._force_n = GRASP_FORCE_N if width_m <= 0.0 else MOVE_FORCE_N
+        self._set_point_m = 0.5 * self.width_m
+
+    def advance(self, duration_s: float) -> None:
+        """Move the set point; call once per reference period."""
+        way_m = 0.5 * self.goal_m - self._set_point_m
+        speed = _BASE_SPEED_M_PER_S + _SPEED_PER_WAY_PER_S * abs(way_m)
+        lag_m = abs(self._set_point_m - 0.5 * self.width_m)
+        if lag_m > _BLOCKED_M:
+            speed = _BLOCKED_SPEED_M_PER_S
+        step_m = math.copysign(min(speed * duration_s, abs(way_m)), way_m)
+        self._set_point_m += step_m
+        self._speed_m_per_s = 0.0 if lag_m > _BLOCKED_M else step_m / duration_s
 
     def apply(self) -> None:
         """Write the finger forces for the present state."""
-        half_m, bound = 0.5 * self.goal_m, self._force_n
+        goal_m, speed, bound = self._set_point_m, self._speed_m_per_s, self._force_n
         # Plain floats: two of them are faster than numpy.
         for i, (q, dq) in enumerate(zip(self._q.tolist(), self._dq.tolist(), strict=True)):
-            force = STIFFNESS_N_PER_M * (half_m - q) - DAMPING_NS_PER_M * dq
-            if abs(dq) > MAX_FINGER_SPEED_M_PER_S and force * dq > 0.0:
-                force = -DAMPING_NS_PER_M * dq
+            force = STIFFNESS_N_PER_M * (goal_m - q) + DAMPING_NS_PER_M * (speed - dq)
             self._applied[i] = min(max(force, -bound), bound)
 
     @property

@@ -33,7 +33,7 @@ from vla_rl_ros.sim.fast_reference import FastReference
 from vla_rl_ros.sim.fci_wrench import ExternalWrench
 from vla_rl_ros.sim.kinematics import place_arm
 from vla_rl_ros.sim.law import ImpedanceLaw
-from vla_rl_ros.sim.scene import HOME_Q_RAD, compile_model
+from vla_rl_ros.sim.scene import compile_model
 from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import (
     MAX_GRIPPER_WIDTH_M,
@@ -120,7 +120,7 @@ class FastSim:
         self._period_s = timing.reference_period_s
         self._steps_per_period = round(timing.reference_period_s / timing.timestep_s)
         self.data = mujoco.MjData(self.model)
-        self._law = ImpedanceLaw(self.model, self.data, self.ids, settings, HOME_Q_RAD)
+        self._law = ImpedanceLaw(self.model, self.data, self.ids, settings)
         self._reference = FastReference(settings, self._limits)
         self._gripper = FastGripper(self.data, self.ids)
         self._renderer: mujoco.Renderer | None = None
@@ -152,7 +152,7 @@ class FastSim:
         self._wrench = ExternalWrench(
             self.model, self.data, self.ids.arm_dof, period_s=self._period_s
         )
-        self._law.reset()
+        self._law.engage()
         self._reference.reset(layout.start)
         self._gripper.set_goal(layout.gripper_width_m)
         self.limit_flags = ()
@@ -202,6 +202,7 @@ class FastSim:
     def _advance_period(self) -> None:
         model, data, law, reference = self.model, self.data, self._law, self._reference
         law.refresh()
+        self._gripper.advance(self._period_s)
         reference.sample(data.time)
         reference.clip_to_measured(law.tcp_position_m, law.tcp_quat_wxyz)
         remaining = self._steps_per_period
@@ -226,11 +227,6 @@ class FastSim:
     def tcp(self) -> Pose:
         """Measured TCP pose, base frame."""
         return tcp_pose(self.data, self.ids)
-
-    @property
-    def reference(self) -> Pose:
-        """What the spring follows now, base frame."""
-        return Pose(self._reference.position_m, self._reference.quat_wxyz[[1, 2, 3, 0]])
 
     @property
     def is_open_commanded(self) -> bool:

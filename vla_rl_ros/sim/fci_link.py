@@ -87,8 +87,11 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
             self._busy_ticks -= 1
             return True
         client = self._tcp_socket
+        is_accept_due = self._tick % _ACCEPT_EVERY_TICKS == 0
         if client is None:
-            return self._tick % _ACCEPT_EVERY_TICKS == 0
+            return is_accept_due
+        if is_accept_due:
+            self._refuse_second_client()
         if client is not self._polled:
             self._poll = select.poll()
             self._poll.register(client, select.POLLIN)
@@ -97,6 +100,16 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
             self._busy_ticks = _BUSY_TICKS
             return True
         return False
+
+    def _refuse_second_client(self) -> None:
+        # franky_sim leaves it waiting for ever in the backlog of a socket that it keeps private.
+        listener = self._FrankaServer__server_socket
+        try:
+            second, address = listener.accept()
+        except OSError:
+            return
+        second.close()
+        LOG.warning("refused %s: another client is connected", address[0])
 
     def reset_state(self) -> None:
         """Forget the client and everything of its session."""

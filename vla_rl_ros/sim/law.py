@@ -43,7 +43,6 @@ class ImpedanceLaw:
         data: mujoco.MjData,
         ids: SceneIds,
         settings: ImpedanceSettings,
-        posture_q_rad: tuple[float, ...],
     ) -> None:
         """Bind to the arm.
 
@@ -52,7 +51,6 @@ class ImpedanceLaw:
             data: Its state; the law writes the arm's part of `qfrc_applied`.
             ids: Addresses of the scene.
             settings: Stiffness, damping, clips.
-            posture_q_rad: Joint angles the null space is drawn to, shape (7,).
         """
         self._model, self._data, self._site = model, data, ids.tcp_site
         # Views into MjData stay valid for its life; fetching them anew costs as much as the maths.
@@ -70,7 +68,7 @@ class ImpedanceLaw:
         self.torque_nm: FloatArray = np.zeros(7)
         self._limited, self._last, self._scratch = np.zeros(7), np.zeros(7), np.zeros(7)
         self._limit = np.array(TORQUE_LIMITS_NM)
-        self._posture_q = np.array(posture_q_rad)
+        self._posture_q = np.zeros(7)
         self.set_settings(settings)
 
     def set_settings(self, settings: ImpedanceSettings) -> None:
@@ -86,9 +84,10 @@ class ImpedanceLaw:
         self._posture_stiffness = np.array(settings.nullspace_stiffness_nm_per_rad)
         self._posture_damping = np.array(settings.nullspace_damping_nms_per_rad)
 
-    def reset(self) -> None:
-        """Forget the last torque, from which the rate limit counts."""
+    def engage(self) -> None:
+        """Start from zero torque, with the present joint angles as posture of the null space."""
         self._last[:] = 0.0
+        self._posture_q[:] = self._q
 
     def refresh(self) -> None:
         """Recompute Jacobian, null space and posture torque for the present configuration."""

@@ -14,6 +14,7 @@ import importlib
 import io
 import os
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,8 @@ from vla_rl_ros.ros.graph import TOPICS, Topic
 FOLDER = Path("docs/reference")
 _NOTE = "<!-- Made by `make docs` from the code. Do not edit. -->"
 _HELP_COLUMNS = "98"
+# argparse indents the commands below a command by four blanks, options by two.
+_NESTED = re.compile(r"^ {4}([a-z]+) {2,}\S", re.MULTILINE)
 SERVICES = (
     ("supervisor/start_episode", "Trigger", "Reset the cell and run an episode of `task`."),
     (
@@ -131,19 +134,26 @@ def commands_page() -> str:
     lines = ["# Commands and services", _NOTE, ""]
     for name, (path, sentence) in COMMANDS.items():
         module = importlib.import_module(path)
-        text = ["```text", help_of(name, module), "```"] if hasattr(module, "add_parser") else []
-        lines += [f"## `vla-rl-ros {name}`", "", *(text or [f"{sentence}."]), ""]
+        lines += [f"## `vla-rl-ros {name}`", ""]
+        if not hasattr(module, "add_parser"):
+            lines += [f"{sentence}.", ""]
+            continue
+        text = help_of(module, name)
+        lines += ["```text", text, "```", ""]
+        for nested in _NESTED.findall(text):
+            heading = [f"### `vla-rl-ros {name} {nested}`", ""]
+            lines += [*heading, "```text", help_of(module, name, nested), "```", ""]
     rows = [(f"`{name}`", f"`std_srvs/{kind}`", doc) for name, kind, doc in SERVICES]
     lines += ["## Services", "", *_table(("Service", "Type", "Does"), rows), ""]
     return "\n".join(lines)
 
 
-def help_of(command: str, module: ModuleType) -> str:
+def help_of(module: ModuleType, *words: str) -> str:
     """What ``vla-rl-ros COMMAND --help`` prints, at a fixed width.
 
     Args:
-        command: Name of the sub-command.
-        module: Module whose ``add_parser`` declares it.
+        module: Module whose ``add_parser`` declares the sub-command.
+        words: Name of the sub-command and of those below it.
     """
     parser = argparse.ArgumentParser(prog="vla-rl-ros")
     module.add_parser(parser.add_subparsers())
@@ -151,7 +161,7 @@ def help_of(command: str, module: ModuleType) -> str:
     os.environ["COLUMNS"] = _HELP_COLUMNS
     try:
         with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-            parser.parse_args([command, "--help"])
+            parser.parse_args([*words, "--help"])
     finally:
         del os.environ["COLUMNS"]
         if columns is not None:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole graph as processes, with fake devices: it stops completely, and mends itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vla_rl_ros.core.episode import Phase
+from vla_rl_ros.ros.graph_options import Backend, GraphOptions
+from vla_rl_ros.ros.observer import GraphObserver
+from vla_rl_ros.tools.graph import GraphEndedError, RunningGraph, run_graph
+from vla_rl_ros.tools.shared_memory import SHM, mapped_segments
+
+pytestmark = [pytest.mark.graph, pytest.mark.ros, pytest.mark.timeout(120)]
+
+BRINGUP_TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Iterator[RunningGraph]:
+    with run_graph(GraphOptions(backend=Backend.FAKE, out=tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+def observer(graph: RunningGraph) -> Iterator[GraphObserver]:
+    with GraphObserver() as made:
+        wait_for_phase(made, graph, Phase.IDLE)
+        yield made
+
+
+def wait_for_phase(observer: GraphObserver, graph: RunningGraph, phase: Phase) -> None:
+    observer.wait_until(
+        lambda: observer.episode is not None and observer.episode.phase is phase,
+        BRINGUP_TIMEOUT_S,
+        f"phase {phase.value}",
+        graph.check,
+    )
+
+
+def children(graph: RunningGraph) -> dict[str, psutil.Process]:
+    """Processes of the graph by the last word of their module."""
+    found = {}
+    for child in psutil.Process(graph.runner_pid).children():
+        words = child.cmdline()
+        if "-m" not in words:
+            # Dead and not yet noticed, or not yet what it will be.
+            continue
+        module = words[words.index("-m") + 1].rpartition(".")[2]
+        renamed = [word.partition(":=")[2] for word in words if word.startswith("__node:=")]
+        found[renamed[0] if renamed else module] = child
+    return found
+
+
+def eventually(predicate: Callable[[], bool], timeout_s: float) -> bool:
+    deadline_s = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_running_episode_stops_everything_and_leaves_nothing(
+    graph: RunningGraph, observer: GraphObserver, signum: signal.Signals
+) -> None:
+    observer.trigger("supervisor/start_episode")
+    wait_for_phase(observer, graph, Phase.RUNNING)
+    processes = children(graph)
+    assert {"arm", "camera_wrist", "camera_front", "intervention", "supervisor"} <= set(processes)
+    segments = mapped_segments(process.pid for process in processes.values())
+    assert segments
+    observer.close()
+    begin_s = time.monotonic()
+    os.kill(graph.runner_pid, signum)
+    assert eventually(lambda: graph.returncode is not None, 10.0)
+    assert time.monotonic() - begin_s < 5.0, graph.said()
+    assert graph.returncode == 0, graph.said()
+    assert not any(process.is_running() for process in processes.values())
+    left = {name for name in segments if (SHM / name).exists()}
+    # Ports are shared with whoever else is in this domain; segments have one owner.
+    assert not {name for name in left if "port" not in name}
+
+
+def test_the_run_directory_lives_as_long_as_the_graph(tmp_path: Path) -> None:
+    options = GraphOptions(backend=Backend.FAKE, out=tmp_path, exclude=frozenset({"recorder"}))
+    with run_graph(options) as graph:
+        assert graph.run_dir.stat().st_mode & 0o777 == 0o700
+        assert os.environ["VLA_RL_RUN_DIR"] == str(graph.run_dir)
+    assert not graph.run_dir.exists()
+    assert os.environ.get("VLA_RL_RUN_DIR") != str(graph.run_dir)
+
+
+def test_a_killed_camera_comes_back_and_the_next_episode_runs(
+    graph: RunningGraph, observer: GraphObserver
+) -> None:
+    old = children(graph)["camera_front"]
+    old.kill()
+    assert eventually(lambda: children(graph).get("camera_front", old).pid != old.pid, 10.0)
+    observer.levels.pop("camera_front", None)
+    observer.wait_until(
+        lambda: (
+            "streaming" in observer.messages.get("camera_front", "")
+            and "camera_front" in observer.levels
+        ),
+        30.0,
+        "the camera",
+        graph.check,
+    )
+    observer.trigger("supervisor/start_episode")
+    wait_for_phase(observer, graph, Phase.RUNNING)
+
+
+def test_a_killed_arm_process_stops_the_graph_with_a_sentence(
+    graph: RunningGraph, observer: GraphObserver
+) -> None:
+    processes = children(graph)
+    processes["arm"].kill()
+    assert eventually(lambda: graph.returncode is not None, 10.0)
+    assert graph.returncode == 1
+    with pytest.raises(GraphEndedError, match="arm ended with code -9, and nothing works"):
+        graph.check()
+    assert not any(process.is_running() for process in processes.values())

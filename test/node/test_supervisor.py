@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The supervisor on a real graph of stand-ins: bring-up, episodes, faults, what it publishes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import MarkerArray
+
+from vla_rl_ros.core.config import param
+from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
+from vla_rl_ros.core.errors import ConfigError, DeviceError
+from vla_rl_ros.core.types import ActionChunk
+from vla_rl_ros.ros.channels import encode_channels
+from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
+from vla_rl_ros.ros.managed_node import ManagedNode
+from vla_rl_ros.ros.nodes.supervisor import SupervisorNode
+from vla_rl_ros.ros.qos import EVENT, LATCHED
+from vla_rl_ros.ros.testing import spin_until
+
+pytestmark = pytest.mark.ros
+
+OFFSET_M = [0.01, -0.02, 0.03]
+NAMES = ("impedance_controller", "sim_cell", "vla_inference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    home_offset_m: tuple[float, ...] = param((0.0, 0.0, 0.0), doc="Offset.", live=True)
+    home_gripper_width_m: float = param(0.0, doc="Width.", live=True)
+    task: str = param("", doc="Task.", live=True)
+    seed: int = param(0, doc="Seed.", live=True)
+
+
+class StandIn(ManagedNode[Config]):
+    """One node of the cell that does as it is told and remembers what it was asked."""
+
+    def __init__(self, name: str, cell: Cell) -> None:
+        super().__init__(name, Config, {"autostart": False})
+        self.cell = cell
+        for service in ("home", "recover", "prepare", "reset"):
+            self.create_service(Trigger, f"~/{service}", self.answer(service))
+
+    def answer(self, service: str):
+        def handle(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            self.cell.calls.append(f"{self.get_name()}/{service}")
+            refusal = self.cell.refusals.get(service, "")
+            response.success = not refusal
+            start = {"start_offset_m": OFFSET_M, "gripper_width_m": 0.0}
+            response.message = refusal or json.dumps(start)
+            if service == "recover" and not refusal:
+                self.cell.mode = "idle"
+            return response
+
+        return handle
+
+    def setup(self) -> None:
+        self.cell.calls.append(f"{self.get_name()} setup")
+        if self.get_name() in self.cell.broken:
+            raise DeviceError("no device: plug it in")
+
+    def start(self) -> None:
+        self.cell.calls.append(f"{self.get_name()} start")
+
+
+class Cell:
+    """The supervisor, its stand-ins, and an observer."""
+
+    def __init__(self, executor, **overrides: object) -> None:
+        self.executor = executor
+        self.calls: list[str] = []
+        self.refusals: dict[str, str] = {}
+        self.broken: set[str] = set()
+        self.mode = "idle"
+        self.has_policy = True
+        self.is_done = False
+        self.states: list[EpisodeState] = []
+        self.markers: list[MarkerArray] = []
+        self.nodes = {name: self.add(StandIn(name, self)) for name in NAMES}
+        self.user = self.add(Node("user"))
+        self.user.create_subscription(DiagnosticArray, "episode/state", self.note, LATCHED)
+        self.user.create_subscription(MarkerArray, "viz/markers", self.markers.append, EVENT)
+        self.chunks = self.user.create_publisher(JointTrajectory, "policy/chunk", EVENT)
+        self.success = self.user.create_publisher(JointState, "sim/success", EVENT)
+        self.controller = self.user.create_publisher(JointState, "arm/controller_state", EVENT)
+        self.user.create_timer(0.05, self.play)
+        values = {"managed_nodes": list(NAMES), "bringup_timeout_s": 10.0, **overrides}
+        self.supervisor = self.add(SupervisorNode(values))
+
+    def add(self, node):
+        self.executor.add_node(node)
+        return node
+
+    def note(self, message: DiagnosticArray) -> None:
+        self.states.append(decode_episode(message))
+
+    def play(self) -> None:
+        """What the rest of the graph would publish."""
+        now_ns = self.user.get_clock().now().nanoseconds
+        modes = {f"mode.{mode}": float(mode == self.mode) for mode in ("idle", "fault", "stopped")}
+        self.controller.publish(encode_channels(modes, now_ns))
+        done = float(self.is_done)
+        channels = {"success.probability": done, "success.decided": done}
+        self.success.publish(encode_channels(channels, now_ns))
+        if self.states and self.has_policy and self.states[-1].phase is Phase.READY:
+            chunk = ActionChunk(
+                chunk_id=1,
+                epoch=self.states[-1].epoch,
+                stamp_ns=now_ns,
+                period_ns=100_000_000,
+                delay_ticks=0,
+                actions=np.zeros((4, 7)),
+            )
+            self.chunks.publish(encode_chunk(chunk))
+
+    def until(self, predicate, timeout_s: float = 15.0) -> None:
+        assert spin_until(self.executor, predicate, timeout_s), (self.states[-1:], self.calls)
+
+    def until_phase(self, phase: Phase) -> EpisodeState:
+        self.until(lambda: bool(self.states) and self.states[-1].phase is phase)
+        return self.states[-1]
+
+    def ask(self, service: str, kind: type = Trigger, **fields: object) -> tuple[bool, str]:
+        client = self.user.create_client(kind, f"supervisor/{service}")
+        self.until(client.service_is_ready)
+        future = client.call_async(kind.Request(**fields))
+        self.until(future.done)
+        response = future.result()
+        return response.success, response.message
+
+    def set(self, **values: object) -> None:
+        for name, value in values.items():
+            assert self.supervisor.set_parameters([Parameter(name, value=value)])[0].successful
+
+    def phases(self) -> list[str]:
+        """Phases without the repetitions of the heartbeat."""
+        phases = [state.phase.value for state in self.states]
+        return [p for i, p in enumerate(phases) if i == 0 or p != phases[i - 1]]
+
+
+def test_nodes_come_up_in_order_and_the_cell_is_idle(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    starts = [call for call in cell.calls if call.endswith(" start")]
+    assert starts == [f"{name} start" for name in NAMES]
+    assert all(node.is_running for node in cell.nodes.values())
+
+
+def test_an_episode_resets_the_cell_waits_for_a_chunk_and_ends_with_success(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.set(task="peg", seed=7)
+    assert cell.ask("start_episode") == (True, "peg with seed 7")
+    running = cell.until_phase(Phase.RUNNING)
+    assert (running.task, running.seed, running.instruction) == ("peg", 7, "insert the peg")
+    assert cell.calls[-3:] == ["sim_cell/prepare", "impedance_controller/home", "sim_cell/reset"]
+    controller, scene = cell.nodes["impedance_controller"].config, cell.nodes["sim_cell"].config
+    assert controller.home_offset_m == tuple(OFFSET_M)
+    assert controller.home_gripper_width_m == 0.0
+    assert (scene.task, scene.seed) == ("peg", 7)
+    cell.is_done = True
+    assert cell.until_phase(Phase.ENDED).outcome is Outcome.SUCCESS
+    cell.until_phase(Phase.IDLE)
+    assert cell.phases()[-6:] == ["idle", "resetting", "ready", "running", "ended", "idle"]
+    assert cell.supervisor.config.seed == 8
+
+
+def test_episodes_run_unasked_with_the_tasks_in_turn(executor) -> None:
+    cell = Cell(executor, autorun_episodes=2, tasks=["lift", "button"], seed=3)
+    cell.is_done = True
+    cell.until(lambda: cell.phases().count("ended") == 2)
+    ended = {s.epoch: s for s in cell.states if s.phase is Phase.ENDED}
+    assert [(s.task, s.seed) for s in ended.values()] == [("lift", 3), ("button", 4)]
+    cell.until_phase(Phase.IDLE)
+
+
+def test_a_node_that_cannot_come_up_is_named_with_its_own_words(executor) -> None:
+    cell = Cell(executor, bringup_timeout_s=0.5)
+    cell.broken = {"sim_cell"}
+    state = cell.until_phase(Phase.FAULT)
+    assert "sim_cell could not configure" in state.reason
+    assert "no device: plug it in" in state.reason
+    cell.broken = set()
+    assert cell.ask("recover") == (True, "recovered")
+    cell.until_phase(Phase.IDLE)
+
+
+def test_a_node_that_never_appears_is_named(executor) -> None:
+    cell = Cell(executor, managed_nodes=["impedance_controller", "ghost"], bringup_timeout_s=0.5)
+    assert "ghost does not answer" in cell.until_phase(Phase.FAULT).reason
+
+
+def test_an_arm_fault_is_latched_and_recovered_within_a_second(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.mode = "fault"
+    assert cell.until_phase(Phase.FAULT).outcome is Outcome.FAULT
+    is_started, sentence = cell.ask("start_episode")
+    assert not is_started
+    assert "fault" in sentence
+    begin_s = time.monotonic()
+    assert cell.ask("recover") == (True, "recovered")
+    assert time.monotonic() - begin_s < 1.0
+    cell.until_phase(Phase.IDLE)
+    assert cell.ask("start_episode")[0]
+    cell.until_phase(Phase.RUNNING)
+
+
+def test_a_refused_home_ends_the_episode_with_the_reason(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.refusals["home"] = "targets are arriving"
+    cell.ask("start_episode")
+    state = cell.until_phase(Phase.ENDED)
+    assert state.outcome is Outcome.FAULT
+    assert "targets are arriving" in state.reason
+
+
+def test_a_silent_policy_ends_the_episode_before_it_runs(executor) -> None:
+    cell = Cell(executor, first_chunk_timeout_s=0.3)
+    cell.until_phase(Phase.IDLE)
+    cell.has_policy = False
+    cell.ask("start_episode")
+    assert "vla_inference sent no chunk" in cell.until_phase(Phase.ENDED).reason
+    assert "running" not in cell.phases()
+
+
+def test_the_operator_decides_by_service(executor) -> None:
+    cell = Cell(executor, outcome_source="operator")
+    cell.is_done = True
+    cell.until_phase(Phase.IDLE)
+    assert not cell.ask("end_episode", SetBool, data=True)[0]
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    assert cell.ask("end_episode", SetBool, data=False)[0]
+    assert cell.until_phase(Phase.ENDED).outcome is Outcome.FAILURE
+
+
+def test_a_node_that_was_started_again_is_brought_up_again(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    old = cell.nodes["vla_inference"]
+    executor.remove_node(old)
+    old.destroy_node()
+    new = cell.add(StandIn("vla_inference", cell))
+    cell.until(lambda: new.is_running)
+
+
+def test_nodes_go_down_in_reverse_on_demand(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    assert cell.ask("bring_down")[0]
+    assert cell.until_phase(Phase.BRINGUP).reason == "the nodes are brought down"
+    assert not any(node.is_running for node in cell.nodes.values())
+    assert cell.ask("recover")[0]
+    cell.until_phase(Phase.IDLE)
+
+
+def test_the_state_is_latched_and_repeated_and_markers_follow(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    late: list[DiagnosticArray] = []
+    cell.user.create_subscription(DiagnosticArray, "episode/state", late.append, LATCHED)
+    cell.until(lambda: len(late) >= 4)
+    stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in late]
+    assert max(np.diff(stamps[1:])) < 0.45
+    cell.until(lambda: len(cell.markers) >= 2)
+    assert {marker.ns for marker in cell.markers[-1].markers} == {"episode"}
+
+
+def test_a_stopping_supervisor_ends_the_open_episode(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.supervisor.trigger_shutdown()
+    assert cell.until_phase(Phase.ENDED).outcome is Outcome.ABORTED
+
+
+def test_an_unknown_task_is_refused_at_start_and_live(executor) -> None:
+    with pytest.raises(ConfigError, match="juggle"):
+        SupervisorNode({"tasks": ["juggle"]})
+    cell = Cell(executor)
+    result = cell.supervisor.set_parameters([Parameter("task", value="juggle")])[0]
+    assert not result.successful
+    assert "juggle" in result.reason
