@@ -181,6 +181,12 @@ def test_deaths_far_apart_are_forgiven() -> None:
     ]
 
 
+def test_what_the_supervisor_logs_is_shown_line_by_line(graph: Graph) -> None:
+    graph.start(graph.command("supervisor", kind="3", respawn=True, echo=True))
+    said = graph.wait()[1]
+    assert said.count("[runner] something went wrong") == 4
+
+
 def test_a_refused_parameter_is_not_tried_again(graph: Graph) -> None:
     graph.start(graph.command("camera", kind="2", respawn=True))
     code, said = graph.wait()

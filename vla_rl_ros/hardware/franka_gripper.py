@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ GRASP_EPSILON_OUTER_M = 0.08
 EMPTY_WIDTH_M = 0.002
 UNHOMED_WIDTH_M = 0.01
 HOMING_LIMIT_S = 15.0
+ABORT_LIMIT_S = 1.0
 
 
 class FrankaGripper:
@@ -60,6 +62,9 @@ class FrankaGripper:
         try:
             self.stop()
         finally:
+            if self._pending is not None:
+                # libfranka crashes when a gripper dies under a command that still runs.
+                _keep_until_done(self._gripper, self._pending)
             self._pending = self._gripper = None
 
     def state(self) -> GripperState:
@@ -112,16 +117,15 @@ class FrankaGripper:
         """Abort the running command."""
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
         try:
             self._connected().stop()
             # The aborted command still answers; until then the next one would block.
-            if not pending.wait(1.0):
-                raise DeviceError("the gripper does not answer an aborted command")
-        except DeviceError:
-            raise
+            is_done = self._pending.wait(ABORT_LIMIT_S)
         except Exception as error:
             raise DeviceError(f"the gripper cannot be stopped: {error}") from error
+        if not is_done:
+            raise DeviceError("the gripper does not answer an aborted command")
+        self._pending = None
 
     def _start(self, command: Callable[[franky.Gripper], franky.BoolFuture]) -> None:
         if self._pending is not None:
@@ -137,3 +141,10 @@ class FrankaGripper:
         if self._gripper is None:
             raise DeviceError("the gripper is not connected")
         return self._gripper
+
+
+def _keep_until_done(gripper: franky.Gripper, pending: franky.BoolFuture) -> None:
+    def wait(_: franky.Gripper) -> None:
+        pending.wait()
+
+    threading.Thread(target=wait, args=(gripper,), name="gripper-leftover", daemon=True).start()

@@ -7,6 +7,7 @@ arm's loop may wait for it. Targets go in and states come out without blocking.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -114,10 +115,11 @@ class GripperWorker:
         try:
             if self._fault is not None:
                 if not wants_recovery:
+                    self._read_state()
                     return
                 self._reopen()
-            self._state = self._gripper.state()
             is_done = self._gripper.poll()
+            self._state = self._gripper.state()
             if wanted_m is not None and not self._is_active(wanted_m):
                 self._command(wanted_m, is_done)
                 is_done = False
@@ -127,6 +129,11 @@ class GripperWorker:
         with self._condition:
             self._is_settled = is_done
             self._condition.notify_all()
+
+    def _read_state(self) -> None:
+        # A refused command is no reason to fall silent; a dead link is.
+        with contextlib.suppress(DeviceError):
+            self._state = self._gripper.state()
 
     def _is_active(self, width_m: float) -> bool:
         return self._active_m is not None and abs(width_m - self._active_m) < SAME_TARGET_M

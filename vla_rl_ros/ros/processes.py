@@ -70,6 +70,7 @@ class ProcessSpec:
         stop_stage: When it is stopped.
         ready_path: File in the run directory whose appearance says that it serves; empty for none.
         nice: Niceness added; what may lag gives way to what may not.
+        echo: Whether what it logs is also shown to the operator.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ProcessSpec:
     stop_stage: StopStage = StopStage.REST
     ready_path: str = ""
     nice: int = 0
+    echo: bool = False
 
     @property
     def is_ros(self) -> bool:
@@ -172,7 +174,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         replace(plain["vla_inference"], nice=2),
         plain["residual_actor"],
         gate,
-        replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR),
+        replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR, echo=True),
         *([_VIEWER] if is_sim and options.window else []),
     ]
 

@@ -90,8 +90,6 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         is_accept_due = self._tick % _ACCEPT_EVERY_TICKS == 0
         if client is None:
             return is_accept_due
-        if is_accept_due:
-            self._refuse_second_client()
         if client is not self._polled:
             self._poll = select.poll()
             self._poll.register(client, select.POLLIN)
@@ -99,6 +97,9 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         if self._poll.poll(0):
             self._busy_ticks = _BUSY_TICKS
             return True
+        # Only now: a client that has just closed makes room for the next one.
+        if is_accept_due:
+            self._refuse_second_client()
         return False
 
     def _refuse_second_client(self) -> None:

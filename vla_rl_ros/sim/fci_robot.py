@@ -130,12 +130,13 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         if self._target is None:
             self._target = target_q_rad.copy()
             signals[_DQ_D] = signals[_DDQ_D] = 0.0
-            self._target_speed = np.zeros(7)
+            self._target_speed[:] = 0.0
             self._target_age = 0
         self._target_age += 1
         if is_new:
             # Over as many steps as it took to come, or a late target would be a jerk.
-            self._target_speed = (target_q_rad - self._target) / (self._target_age * PERIOD_S)
+            np.subtract(target_q_rad, self._target, out=self._target_speed)
+            self._target_speed /= self._target_age * PERIOD_S
             velocity = _KEEP * signals[_DQ_D] + (1.0 - _KEEP) * self._target_speed
             signals[_DDQ_D] *= _KEEP
             signals[_DDQ_D] += _TAKE * (velocity - signals[_DQ_D])
@@ -143,6 +144,24 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             self._target[:] = target_q_rad
             self._target_age = 0
         signals[_Q_D] = target_q_rad
+        self._apply(self._joint_torque_nm(target_q_rad, self._target_speed))
+
+    def hold(self, target_q_rad: FloatArray) -> None:
+        """Stand at a joint position for the next step; desired velocities are zero at once.
+
+        What is left of them would be the start of the client's next motion, and its planner fails
+        on velocities of 1e-8.
+
+        Args:
+            target_q_rad: Shape (7,).
+        """
+        self._target_speed[:] = 0.0
+        if self._target is None:
+            self._target = target_q_rad.copy()
+        signals = self._signals
+        signals[_DQ_D] = signals[_DDQ_D] = 0.0
+        signals[_Q_D] = self._target[:] = target_q_rad
+        self._target_age = 0
         self._apply(self._joint_torque_nm(target_q_rad, self._target_speed))
 
     def drive_joint_speed(self, speed_rad_per_s: FloatArray, *, is_new: bool) -> None:

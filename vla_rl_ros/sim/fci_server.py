@@ -248,7 +248,7 @@ class FciServer(FciLink):
         if mode is ControlMode.TORQUE:
             robot.drive_torque(command["tau_J_d"])
         elif mode is ControlMode.IDLE:
-            robot.drive_position(self._hold_q_rad, is_new=True)
+            robot.hold(self._hold_q_rad)
         elif mode is ControlMode.POSITION:
             robot.drive_position(command["q_c"], is_new=is_new)
         elif mode is ControlMode.VELOCITY:

@@ -29,6 +29,7 @@ class Command:
         stop_stage: Lower numbers stop earlier.
         ready_path: File whose appearance says that it serves; empty for none.
         nice: Niceness added.
+        echo: Whether what it logs is also shown to the operator.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Command:
     stop_stage: int = 0
     ready_path: str = ""
     nice: int = 0
+    echo: bool = False
 
 
 class RespawnBudget:
@@ -73,6 +75,7 @@ class Child:
         self.budget = RespawnBudget()
         self.started_s = 0.0
         self.was_asked_to_stop = False
+        self._num_shown_bytes = 0
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -118,6 +121,14 @@ class Child:
         except FileNotFoundError:
             return []
         return [line for line in text.splitlines() if line.strip()][-count:]
+
+    def new_lines(self) -> list[str]:
+        """Complete lines that it has logged since the last call."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._num_shown_bytes)
+            complete, newline, _ = log.read().rpartition(b"\n")
+        self._num_shown_bytes += len(complete) + len(newline)
+        return complete.decode(errors="replace").splitlines()
 
     @property
     def ended_cleanly(self) -> bool:

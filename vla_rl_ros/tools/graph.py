@@ -178,6 +178,7 @@ def _command(spec: ProcessSpec, run_dir: Path, log_dir: Path) -> Command:
         stop_stage=int(spec.stop_stage),
         ready_path=str(run_dir / spec.ready_path) if spec.ready_path else "",
         nice=spec.nice,
+        echo=spec.echo,
     )
 
 

@@ -29,7 +29,8 @@ STAGE_WAIT_S = (0.5, 0.5, 1.0, 1.5)
 """Patience with each stage before the next one is told; a stage that hangs does not block it."""
 CONFIG_ERROR = 2
 """Exit code of a node that refused its parameters: the next start would end the same way."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (*_STOPS, signal.SIGCHLD)
 
 
 class Runner:
@@ -69,6 +70,10 @@ class Runner:
         Returns:
             0 after SIGINT or SIGTERM when every process ended properly, 1 otherwise.
         """
+        for signum in _STOPS:
+            # Shells start background jobs with SIGINT ignored; a launcher must hear it.
+            if signal.getsignal(signum) is signal.SIG_IGN:
+                signal.signal(signum, signal.SIG_DFL)
         previous = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             if self._start():
@@ -106,6 +111,13 @@ class Runner:
             if not all(self._survives(child, now_s) for child in dead):
                 return
             self._note_segments(now_s)
+            self._echo()
+
+    def _echo(self) -> None:
+        for child in self._children:
+            if child.command.echo:
+                for line in child.new_lines():
+                    self._say(line)
 
     def _is_signalled(self, timeout_s: float) -> bool:
         """Wait for a child's death or for the time to pass; True when the runner must end."""
@@ -161,6 +173,7 @@ class Runner:
             for child in self._children:
                 child.send(signum)
             self._wait_ended(self._children, until_s)
+        self._echo()
         remove_dead(self._segments)
         self._report(time.monotonic() - begin_s)
 

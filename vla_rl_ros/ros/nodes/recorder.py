@@ -61,6 +61,7 @@ class RecorderNode(ManagedNode[RecorderConfig]):
         self._fetch_request: GuardCondition | None = None
         self._report_timer: Timer | None = None
         self._lock = threading.Lock()
+        self._latched: dict[int, RawMessage] = {}
         self._fetch_id = ""
 
     def setup(self) -> None:
@@ -83,6 +84,8 @@ class RecorderNode(ManagedNode[RecorderConfig]):
         recording = EpisodeRecording(self._topics, _LATCHED, self._provenance, settings)
         bags = BagThread(recording, settings.directory, config.queue_limit_mib * MIB)
         with self._lock:
+            # The cameras came up earlier and will not repeat what they latched.
+            bags.put(list(self._latched.values()))
             self._bags = bags
         self._report_timer = self.create_timer(0.5, self._show_status)
 
@@ -127,6 +130,7 @@ class RecorderNode(ManagedNode[RecorderConfig]):
     def _on_messages(self, messages: list[RawMessage], num_lost: int) -> None:
         """Runs in the intake's thread, at shutdown in the executor's."""
         with self._lock:
+            self._latched.update((m.topic_index, m) for m in messages if m.topic_index in _LATCHED)
             bags = self._bags
         if bags is None:
             return
