@@ -7,6 +7,7 @@ thread starts inherits it. Connections are therefore made in a thread that ends 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import select
@@ -25,6 +26,8 @@ from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneClient
 
 LOG = logging.getLogger(__name__)
 
+_ADDRESSES = itertools.count()
+
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
@@ -40,9 +43,9 @@ def wait_until(predicate: Callable[[], bool], timeout_s: float = 5.0) -> bool:
 
 
 def own_address() -> str:
-    """A loopback address that no other test process uses."""
+    """A loopback address that no other simulator of this or another test process uses."""
     pid = os.getpid()
-    return f"127.{77 + pid // 62_500 % 100}.{pid // 250 % 250}.{pid % 250 + 2}"
+    return f"127.{64 + next(_ADDRESSES) % 128}.{pid // 250 % 250}.{pid % 250 + 2}"
 
 
 class ScratchDir(tempfile.TemporaryDirectory):

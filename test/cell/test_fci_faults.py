@@ -147,26 +147,35 @@ def test_a_client_that_disappears_leaves_the_arm_holding(connection):
     assert np.linalg.norm(again.state.O_T_EE.translation - before) < 0.002
 
 
-def test_a_replaced_gripper_command_ends_as_aborted(cell):
-    gripper = franky.Gripper(cell.host)
-    closing = gripper.move_async(0.0, 0.05)
+@pytest.fixture
+def gripper(cell):
+    """The hand, open."""
+    connected = franky.Gripper(cell.host)
+    connected.open(0.1)
+    yield connected
+    del connected
+    gc.collect()
+
+
+def test_a_stopped_gripper_command_ends_as_aborted(gripper):
+    closing = gripper.move_async(0.0, 0.02)
+    assert wait_until(lambda: gripper.state.width < 0.075)
     assert gripper.stop()
     with pytest.raises(franky.CommandException, match="aborted"):
         closing.get()
-    opening = gripper.open_async(0.1)
-    assert opening.wait(3.0)
-    assert opening.get()
+    assert 0.01 < gripper.state.width < 0.079
+    assert gripper.open(0.1)
     assert gripper.state.width == pytest.approx(0.08, abs=0.002)
 
 
-def test_an_injected_gripper_abort_reaches_the_command(cell, scene):
-    gripper = franky.Gripper(cell.host)
-    closing = gripper.move_async(0.02, 0.02)
-    assert wait_until(lambda: scene.request("inject", fault="gripper_abort")["was_moving"])
+def test_an_injected_gripper_abort_reaches_the_command(gripper, scene):
+    closing = gripper.move_async(0.0, 0.02)
+    assert wait_until(lambda: gripper.state.width < 0.075)
+    assert scene.request("inject", fault="gripper_abort") == {"was_moving": True}
     with pytest.raises(franky.CommandException, match="aborted"):
         closing.get()
-    # A request that found no command running aborts the next one instead.
-    scene.request("inject", fault="gripper_abort")
+    # Where no command runs it is the next one that is aborted.
+    assert scene.request("inject", fault="gripper_abort") == {"was_moving": False}
     with pytest.raises(franky.CommandException, match="aborted"):
         gripper.move(0.05, 0.05)
     assert gripper.move(0.06, 0.05)

@@ -17,7 +17,8 @@ from std_srvs.srv import Trigger
 
 from vla_rl_ros.core.geometry import offset_pose
 from vla_rl_ros.core.types import Pose
-from vla_rl_ros.hardware.fakes import HOME_POSE, FakeArm
+from vla_rl_ros.hardware.arm_handle import ArmHandle
+from vla_rl_ros.hardware.fakes import HOME_POSE
 from vla_rl_ros.ros.codecs import encode_pose
 from vla_rl_ros.ros.nodes.arm import make_arm_nodes
 from vla_rl_ros.ros.qos import COMMAND, EVENT, SENSOR
@@ -43,10 +44,12 @@ def at(x_m: float = 0.0, y_m: float = 0.0, z_m: float = 0.0) -> Pose:
 class ArmBench:
     """Nodes, a peer with publishers and clients, and everything it heard."""
 
-    def __init__(self, executor: SingleThreadedExecutor, **controller: object) -> None:
+    def __init__(
+        self, executor: SingleThreadedExecutor, devices: dict[str, object] | None = None
+    ) -> None:
         self.executor = executor
         self.proprio, self.controller = make_arm_nodes(
-            {"driver": "fake", "autostart": False}, {"autostart": False, **controller}
+            {"autostart": False, **(devices or {"driver": "fake"})}, {"autostart": False}
         )
         self.peer = Node("peer")
         for node in (self.proprio, self.controller, self.peer):
@@ -80,16 +83,16 @@ class ArmBench:
         )
 
     @property
-    def handle(self) -> Any:
+    def arm_handle(self) -> ArmHandle:
         return self.controller.arm_handle
 
     @property
-    def arm(self) -> FakeArm:
-        return self.handle.controller.arm
+    def arm(self) -> Any:
+        return self.arm_handle.controller.arm
 
     @property
     def mode(self) -> str:
-        return self.handle.loop.snapshot.mode.value
+        return self.arm_handle.loop.snapshot.mode.value
 
     def until(self, predicate: Any, timeout_s: float = 10.0) -> bool:
         return spin_until(self.executor, predicate, timeout_s)

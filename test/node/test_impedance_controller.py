@@ -133,7 +133,7 @@ def test_gripper_targets_are_validated_and_sent_once(bench: ArmBench) -> None:
         ), reason
     bench.gripper.publish(JointState(name=["gripper.width_m"], position=[]))
     assert bench.until(lambda: bench.counted("rejected.gripper.wrong_length") == 1)
-    worker = bench.handle.controller.gripper
+    worker = bench.arm_handle.controller.gripper
     assert worker.num_commands == 0
     for count in (1, 2):
         send({"gripper.width_m": 0.0})

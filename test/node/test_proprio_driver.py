@@ -60,8 +60,8 @@ def test_streams_keep_their_rates(bench: ArmBench) -> None:
 def test_a_dead_link_is_silence_and_an_error(bench: ArmBench) -> None:
     assert bench.until(lambda: len(bench.heard["arm/tcp_pose"]) > 5)
     bench.arm.fail("link_lost", "UDP receive: Timeout")
-    snapshot = bench.handle.loop.snapshot
-    bench.handle.loop.wait_cycle(snapshot.cycle + 5, 5.0)
+    snapshot = bench.arm_handle.loop.snapshot
+    bench.arm_handle.loop.wait_cycle(snapshot.cycle + 5, 5.0)
     bench.heard["arm/tcp_pose"].clear()
     num_gripper = len(bench.heard["gripper/state"])
 

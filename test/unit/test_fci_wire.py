@@ -66,3 +66,21 @@ def test_a_command_is_read_like_franky_sim_does():
         np.testing.assert_array_equal(
             packet.fields[name], np.atleast_1d(getattr(theirs, name)), err_msg=name
         )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_not_finite_are_noticed_where_they_are_used(value):
+    packet = CommandPacket()
+    packet.fields["tau_J_d"][3] = value
+    assert not packet.is_sane("tau_J_d")
+    assert packet.is_sane("q_c")
+    packet.clear()
+    assert packet.is_sane("tau_J_d")
+
+
+def test_a_pose_needs_a_rotation():
+    packet = CommandPacket()
+    packet.fields["O_T_EE_c"][:] = np.eye(4).ravel()
+    assert packet.is_sane("O_T_EE_c")
+    packet.fields["O_T_EE_c"][0] = 1.1
+    assert not packet.is_sane("O_T_EE_c")

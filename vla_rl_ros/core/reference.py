@@ -129,8 +129,8 @@ class ReferenceInterpolator:
         self._start = pose
         self._start_s = 0.0
         self._duration_s = 0.0
-        self._translation_m = np.zeros(3)
-        self._rotvec_rad = np.zeros(3)
+        self._translation_m: FloatArray = np.zeros(3)
+        self._rotvec_rad: FloatArray = np.zeros(3)
         self._goal = pose
 
     @property
@@ -205,10 +205,7 @@ def clip_to_measured(
     flags = tuple(bool(flag) for flag in saturated)
     if not any(flags):
         return reference, twist, flags
-    pose = Pose(
-        measured.position_m + clipped_m,
-        (Rotation.from_rotvec(clipped_rad) * Rotation.from_quat(measured.quat_xyzw)).as_quat(),
-    )
+    pose = offset_pose(measured, clipped_m, clipped_rad)
     feed_forward = Twist(
         np.where(saturated[:3], 0.0, twist.linear_m_per_s),
         np.where(saturated[3:], 0.0, twist.angular_rad_per_s),

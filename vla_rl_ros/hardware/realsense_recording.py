@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vla_rl_ros.core.errors import ConfigError, DeviceError
 from vla_rl_ros.hardware.exposure_stamp import ClockDomain
@@ -143,7 +144,7 @@ class _Writer:
         sensor: SdkObject,
         profile: SdkObject,
         index: int,
-        pixels: np.ndarray,
+        pixels: NDArray[np.generic],
         num_bytes: int,
     ) -> None:
         spec, frame = self._spec, self._sdk.software_video_frame()

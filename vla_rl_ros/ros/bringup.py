@@ -20,6 +20,7 @@ from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause, together
 
 STATE_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 1.0
 RETRY_PAUSE_S = 0.5
 LOOK_PAUSE_S = 0.25
 _UP = {
@@ -218,11 +219,18 @@ class BringUp:
             StepError: It does not answer.
         """
         client: Any = self._get[name]
-        try:
-            response = yield from call(client, GetState.Request(), timeout_s, clock)
-        except StepError as error:
-            raise StepError(f"{name} does not answer; is its process running? {error}") from error
-        return int(response.current_state.id)
+        until_s = clock() + timeout_s
+        while True:
+            try:
+                response = yield from call(client, GetState.Request(), ASK_TIMEOUT_S, clock)
+            except StepError as error:
+                # A request to a process that just died, or an answer that was sent before both
+                # sides knew each other, is lost for good: ask again.
+                if clock() >= until_s:
+                    sentence = f"{name} does not answer; is its process running? {error}"
+                    raise StepError(sentence) from error
+            else:
+                return int(response.current_state.id)
 
     def _do(self, name: str, transition: int, timeout_s: float, clock: Clock) -> Steps[bool]:
         client: Any = self._change[name]

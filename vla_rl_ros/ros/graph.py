@@ -55,6 +55,14 @@ def _camera_topics(camera: str) -> tuple[Topic, ...]:
             node,
             f"Intrinsics of the {camera} camera.",
         ),
+        _topic(
+            f"{prefix}/depth",
+            "sensor_msgs/msg/Image",
+            "SENSOR",
+            30,
+            node,
+            f"Depth of the {camera} camera in metres, aligned to its colour; off by default.",
+        ),
     )
 
 

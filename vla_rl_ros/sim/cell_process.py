@@ -21,9 +21,9 @@ from types import FrameType
 import mujoco
 
 from vla_rl_ros.core.errors import DeviceError, VlaRlError
-from vla_rl_ros.sim.fci_robot import PERIOD_S
 from vla_rl_ros.sim.fci_server import ROBOT_PORT, FciServer
 from vla_rl_ros.sim.fci_simulator import FciSimulator
+from vla_rl_ros.sim.fci_target import PERIOD_S
 from vla_rl_ros.sim.pacing import Pacer
 from vla_rl_ros.sim.scene import HOME_Q_RAD, add_scene, finish_model
 from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneServer

@@ -21,6 +21,8 @@ LOG = logging.getLogger(__name__)
 # are taken one a tick, and what is already buffered no longer shows as readable.
 _BUSY_TICKS = 20
 _ACCEPT_EVERY_TICKS = 20
+# Linux tells that the peer is gone without a read; elsewhere the read does.
+_HANG_UP: int = getattr(select, "POLLRDHUP", 0)
 _MALFORMED = (ConnectionError, KeyError, ValueError, struct.error)
 
 
@@ -42,6 +44,7 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         self._tick = 0
         self._busy_ticks = 0
         self._silent_ticks = 0
+        self._is_port_refused = False
 
     @property
     def is_silent(self) -> bool:
@@ -78,9 +81,14 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         try:
             super().process_commands()
         except _MALFORMED as error:
-            LOG.warning("dropped the client after malformed traffic: %r", error)
-            self.num_malformed += 1
-            self.reset_state()
+            self._drop_client(repr(error))
+        if self._is_port_refused:
+            self._drop_client("no UDP port to send states to")
+
+    def _drop_client(self, reason: str) -> None:
+        LOG.warning("dropped the client after malformed traffic: %s", reason)
+        self.num_malformed += 1
+        self.reset_state()
 
     def _has_tcp_work(self) -> bool:
         if self._busy_ticks > 0:
@@ -92,9 +100,13 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
             return is_accept_due
         if client is not self._polled:
             self._poll = select.poll()
-            self._poll.register(client, select.POLLIN)
+            self._poll.register(client, select.POLLIN | _HANG_UP)
             self._polled = client
-        if self._poll.poll(0):
+        for _, events in self._poll.poll(0):
+            if events & (_HANG_UP | select.POLLHUP | select.POLLERR):
+                # Not left to the parser: a length that makes no sense has it wait for ever.
+                self.reset_state()
+                return False
             self._busy_ticks = _BUSY_TICKS
             return True
         # Only now: a client that has just closed makes room for the next one.
@@ -114,6 +126,8 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
 
     def reset_state(self) -> None:
         """Forget the client and everything of its session."""
+        self._is_port_refused = False
+        self._busy_ticks = 0
         if self._udp is not None:
             self._udp.close()
             self._udp = None
@@ -128,8 +142,13 @@ class FciLink(FrankaServer):  # type: ignore[misc]  # franky_sim ships no types
         peer = self._tcp_socket.getpeername()[0]
         udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         # Bound to the server's own address: a simulated arm on 127.0.0.1 is for this host only.
-        udp.bind((self.hostname, 0))
-        udp.connect((peer, network_udp_port))
+        try:
+            udp.bind((self.hostname, 0))
+            udp.connect((peer, network_udp_port))
+        except OSError:
+            udp.close()
+            self._is_port_refused = True
+            return
         udp.setblocking(False)
         self._udp_poll = select.poll()
         self._udp_poll.register(udp, select.POLLIN)

@@ -19,10 +19,11 @@ from franky_sim.mujoco_simulator import FrankaMujocoRobot
 
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.sim.fci_ik import elbow, elbow_pull, resolve
+from vla_rl_ros.sim.fci_target import KEEP, PERIOD_S, TAKE, JointTarget
 from vla_rl_ros.sim.fci_wire import StatePacket
 from vla_rl_ros.sim.fci_wrench import CollisionThresholds, ExternalWrench
 
-PERIOD_S = 0.001
+_TAKE_RATE = TAKE / PERIOD_S
 # franky_sim's joint damping (450, 450, 350, 350, 200, 200, 200) makes joint 7, and joint 5 with
 # little friction, buzz at the torque limit: over one step of 1 ms explicit damping must stay well
 # below inertia / step, and these two have 0.08 and 0.2 kg m2.
@@ -31,8 +32,6 @@ JOINT_DAMPING = (450.0, 450.0, 350.0, 350.0, 100.0, 100.0, 40.0)
 # Only the reported TCP twist uses it away from contacts; the joints move 1 mrad a step at most.
 _JACOBIAN_EVERY_STEPS = 4
 _BASE_AXES = pin.ReferenceFrame.LOCAL_WORLD_ALIGNED
-# franky_sim's first-order filter of finite differences, kept so that motions start alike.
-_KEEP, _TAKE = 0.95, 0.05 / PERIOD_S
 _TAU_J, _TAU_J_D, _DTAU_J, _Q, _Q_D, _DQ, _DQ_D, _DDQ_D = range(8)
 _IK_ITERATIONS = 2
 
@@ -68,9 +67,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         self._tcp: FloatArray = np.eye(4)
         self._last_tau: FloatArray = np.zeros(7)
         self._last_dq: FloatArray = np.zeros(7)
-        self._target: FloatArray | None = None  # joint target; None where none is followed
-        self._target_speed: FloatArray = np.zeros(7)
-        self._target_age = 0  # steps since the target changed
+        self._target = JointTarget(*(self._signals[row] for row in (_Q_D, _DQ_D, _DDQ_D)))
         self._was_in_contact = False
         self._step = 0
         params = self.robot_parameters
@@ -116,7 +113,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         Args:
             torque_nm: Shape (7,), clipped to the joint limits.
         """
-        self._target = None
+        self._target.clear()
         self._apply(torque_nm)
 
     def drive_position(self, target_q_rad: FloatArray, *, is_new: bool) -> None:
@@ -126,43 +123,13 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             target_q_rad: Shape (7,).
             is_new: Whether the target came with this tick; desired velocities only follow those.
         """
-        signals = self._signals
-        if self._target is None:
-            self._target = target_q_rad.copy()
-            signals[_DQ_D] = signals[_DDQ_D] = 0.0
-            self._target_speed[:] = 0.0
-            self._target_age = 0
-        self._target_age += 1
-        if is_new:
-            # Over as many steps as it took to come, or a late target would be a jerk.
-            np.subtract(target_q_rad, self._target, out=self._target_speed)
-            self._target_speed /= self._target_age * PERIOD_S
-            velocity = _KEEP * signals[_DQ_D] + (1.0 - _KEEP) * self._target_speed
-            signals[_DDQ_D] *= _KEEP
-            signals[_DDQ_D] += _TAKE * (velocity - signals[_DQ_D])
-            signals[_DQ_D] = velocity
-            self._target[:] = target_q_rad
-            self._target_age = 0
-        signals[_Q_D] = target_q_rad
-        self._apply(self._joint_torque_nm(target_q_rad, self._target_speed))
+        self._target.follow(target_q_rad, is_new=is_new)
+        self._apply(self._joint_torque_nm(target_q_rad))
 
     def hold(self, target_q_rad: FloatArray) -> None:
-        """Stand at a joint position for the next step; desired velocities are zero at once.
-
-        What is left of them would be the start of the client's next motion, and its planner fails
-        on velocities of 1e-8.
-
-        Args:
-            target_q_rad: Shape (7,).
-        """
-        self._target_speed[:] = 0.0
-        if self._target is None:
-            self._target = target_q_rad.copy()
-        signals = self._signals
-        signals[_DQ_D] = signals[_DDQ_D] = 0.0
-        signals[_Q_D] = self._target[:] = target_q_rad
-        self._target_age = 0
-        self._apply(self._joint_torque_nm(target_q_rad, self._target_speed))
+        """Stand at a joint position, shape (7,), for the next step."""
+        self._target.hold(target_q_rad)
+        self._apply(self._joint_torque_nm(target_q_rad))
 
     def drive_joint_speed(self, speed_rad_per_s: FloatArray, *, is_new: bool) -> None:
         """Move the joint target at a joint velocity, shape (7,)."""
@@ -199,14 +166,14 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             q_rad += resolve(jacobian, twist * PERIOD_S, elbow_pull(elbow_rad, q_rad))
         self.drive_position(q_rad, is_new=is_new)
 
-    def _joint_torque_nm(self, target_q_rad: FloatArray, speed: FloatArray) -> FloatArray:
+    def _joint_torque_nm(self, target_q_rad: FloatArray) -> FloatArray:
         model, data = self._pinocchio
         bias = pin.nonLinearEffects(model, data, self._q_view, self._dq_view).copy()
         coriolis = bias - pin.computeGeneralizedGravity(model, data, self._q_view)
         # Damping acts on the velocity error: on the velocity itself, as in franky_sim, the arm
         # would trail by a tenth of a second and arrive after its motion is reported as done.
         spring = self.kp * (target_q_rad - self._q_view)
-        spring += self.kv * (speed - self._dq_view)
+        spring += self.kv * (self._target.speed_rad_per_s - self._dq_view)
         return np.asarray(spring + coriolis)
 
     def _apply(self, torque_nm: FloatArray) -> None:
@@ -247,12 +214,12 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
             self.external.project(self._jacobian)
         elif self._step % _JACOBIAN_EVERY_STEPS == 0:
             self._update_jacobian()
-        signals[_DTAU_J] *= _KEEP
-        signals[_DTAU_J] += _TAKE * (signals[_TAU_J] - self._last_tau)
+        signals[_DTAU_J] *= KEEP
+        signals[_DTAU_J] += _TAKE_RATE * (signals[_TAU_J] - self._last_tau)
         self._last_tau[:] = signals[_TAU_J]
-        if self._target is None:
-            signals[_DDQ_D] *= _KEEP
-            signals[_DDQ_D] += _TAKE * (signals[_DQ] - self._last_dq)
+        if not self._target.is_set:
+            signals[_DDQ_D] *= KEEP
+            signals[_DDQ_D] += _TAKE_RATE * (signals[_DQ] - self._last_dq)
             signals[_Q_D], signals[_DQ_D] = signals[_Q], signals[_DQ]
         self._last_dq[:] = signals[_DQ]
 
@@ -295,7 +262,7 @@ class FciRobot(FrankaMujocoRobot):  # type: ignore[misc]  # franky_sim ships no 
         tcp = self._tcp.T.ravel()
         fields["O_T_EE"][:] = tcp
         fields["elbow"][:] = elbow(signals[_Q])
-        if self._target is not None:
+        if self._target.is_set:
             tcp = self._forward_kinematics(signals[_Q_D]).T.ravel()
         fields["O_T_EE_d"][:] = fields["O_T_EE_c"][:] = tcp
         fields["elbow_d"][:] = fields["elbow_c"][:] = elbow(signals[_Q_D])

@@ -10,9 +10,7 @@ control commands, a link that can be dropped. Thresholds are enforced while a mo
 from __future__ import annotations
 
 import logging
-import math
 import time
-from typing import Any
 
 from franky_sim.franka_robot_protocol import (
     MoveCommandControllerMode,
@@ -24,7 +22,6 @@ from franky_sim.franka_robot_protocol import (
 )
 from franky_sim.franka_robot_server import ControlMode
 from franky_sim.franka_server import BaseCommand
-from numpy.typing import NDArray
 
 from vla_rl_ros.sim.fci_commands import COMMANDS, GENERATOR_MODES, REPORTED_MODES
 from vla_rl_ros.sim.fci_gripper import FciGripper
@@ -43,7 +40,14 @@ ROBOT_PORT = 1337
 PROTOCOL_VERSION = 10
 # As plain integers: they are written at every step.
 _IDLE, _MOVE, _REFLEX = (int(m) for m in (RobotMode.kIdle, RobotMode.kMove, RobotMode.kReflex))
-_NUMBERS = ("q_c", "dq_c", "O_T_EE_c", "O_dP_EE_c", "elbow_c", "tau_J_d")
+# What of a command is used in which mode.
+_READ_IN = {
+    ControlMode.TORQUE: ("tau_J_d",),
+    ControlMode.POSITION: ("q_c",),
+    ControlMode.VELOCITY: ("dq_c",),
+    ControlMode.CARTESIAN_POSITION: ("O_T_EE_c", "elbow_c"),
+    ControlMode.CARTESIAN_VELOCITY: ("O_dP_EE_c", "elbow_c"),
+}
 
 
 class FciServer(FciLink):
@@ -134,12 +138,8 @@ class FciServer(FciLink):
             self._set_mode(
                 GENERATOR_MODES[motion_generator_mode], StateControllerMode[controller_mode.name]
             )
-        fields = self._command.fields
-        for name in _NUMBERS:
-            fields[name][:] = 0.0
-        fields["valid_elbow"][:] = 0
-        fields["q_c"][:] = self.robot.desired_q_rad
-        fields["O_T_EE_c"][:] = self.robot.tcp_in_base.T.ravel()
+        self._command.clear()
+        self._command.fields["q_c"][:] = self.robot.desired_q_rad
         self.watch.start()
         self._packet.fields["reflex_reason"][:] = 0
 
@@ -170,8 +170,9 @@ class FciServer(FciLink):
             fields[name][error] = 1
         self._is_reflex = True
         self._hold()
-        self._aborted_id, self._motion_id = self._motion_id, 0
-        self._answer_abort_at_s = time.monotonic() + _ABORT_DELAY_S
+        if self._motion_id:
+            self._aborted_id, self._motion_id = self._motion_id, 0
+            self._answer_abort_at_s = time.monotonic() + _ABORT_DELAY_S
 
     def _answer_abort(self) -> None:
         if time.monotonic() < self._answer_abort_at_s:
@@ -226,17 +227,11 @@ class FciServer(FciLink):
             self._hold()
             self._end_motion(MoveStatus.kSuccess)
             return
-        if not self._is_finite(fields):
-            LOG.warning("ignored a control command that is not finite")
+        if not self._incoming.is_sane(*_READ_IN.get(self._mode, ())):
+            LOG.warning("ignored a control command that makes no sense")
             return
         self._command.buffer[:] = self._incoming.buffer
         self._is_new_command = True
-
-    def _is_finite(self, fields: dict[str, NDArray[Any]]) -> bool:
-        if self._mode is ControlMode.TORQUE:
-            torque = fields["tau_J_d"]
-            return math.isfinite(torque.dot(torque))
-        return all(math.isfinite(fields[name].sum()) for name in _NUMBERS)
 
     def _post_process_commands(self) -> None:
         if self._motion_id:

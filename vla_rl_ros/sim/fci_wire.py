@@ -9,12 +9,14 @@ a float32 view into it. A test holds the layout against `franky_sim`'s own packi
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 NUM_ERRORS = 41
+_ROTATION_TOLERANCE = 1e-3
 
 # Order and widths as libfranka expects them; the packet counter comes first.
 _STATE_FIELDS: tuple[tuple[str, int], ...] = (
@@ -143,3 +145,19 @@ class CommandPacket:
         for name in COMMAND_DTYPE.names or ():
             view = record[name]
             self.fields[name] = view[0] if view.ndim == 2 else view
+
+    def clear(self) -> None:
+        """Set everything to zero."""
+        self.buffer[:] = bytes(len(self.buffer))
+
+    def is_sane(self, *names: str) -> bool:
+        """Whether these fields are finite, and a pose among them has a rotation."""
+        for name in names:
+            values = self.fields[name]
+            if not math.isfinite(values.dot(values)):
+                return False
+            if name == "O_T_EE_c":
+                rotation = values.reshape(4, 4)[:3, :3]
+                if not np.allclose(rotation @ rotation.T, np.eye(3), atol=_ROTATION_TOLERANCE):
+                    return False
+        return True

@@ -29,10 +29,10 @@ class CollisionThresholds:
     """
 
     def __init__(self) -> None:
-        self.lower_torque_nm = np.full(7, np.inf)
-        self.upper_torque_nm = np.full(7, np.inf)
-        self.lower_wrench = np.full(6, np.inf)
-        self.upper_wrench = np.full(6, np.inf)
+        self.lower_torque_nm: FloatArray = np.full(7, np.inf)
+        self.upper_torque_nm: FloatArray = np.full(7, np.inf)
+        self.lower_wrench: FloatArray = np.full(6, np.inf)
+        self.upper_wrench: FloatArray = np.full(6, np.inf)
 
 
 class ExternalWrench:

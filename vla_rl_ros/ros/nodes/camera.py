@@ -14,7 +14,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecyclePublisher
 from rclpy.timer import Timer
 from sensor_msgs.msg import Image as ImageMessage
 
@@ -27,9 +26,8 @@ from vla_rl_ros.ros.camera_source import CameraConfig, make_camera
 from vla_rl_ros.ros.channels import to_stamp
 from vla_rl_ros.ros.codecs import encode_camera_info, encode_image
 from vla_rl_ros.ros.diagnostics import Level
-from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.managed_node import ManagedNode
-from vla_rl_ros.ros.qos import SENSOR
 from vla_rl_ros.ros.run import run
 
 NODE_PREFIX = "camera_"
@@ -57,7 +55,7 @@ class CameraNode(ManagedNode[CameraConfig]):
         self._gate = threading.Lock()
         self._is_publishing = False
         self._reader: CameraReader | None = None
-        self._depths: LifecyclePublisher[ImageMessage] | None = None
+        self._depths: Sender | None = None
         self._health_timer: Timer | None = None
         self._status = CameraStatus.CLOSED
 
@@ -67,7 +65,7 @@ class CameraNode(ManagedNode[CameraConfig]):
         self._images = self._endpoints.publisher(f"{topic}/image")
         self._infos = self._endpoints.publisher(f"{topic}/camera_info")
         if config.depth:
-            self._depths = self.create_lifecycle_publisher(ImageMessage, f"{topic}/depth", SENSOR)
+            self._depths = self._endpoints.publisher(f"{topic}/depth")
         self._reader = CameraReader(
             self._make(config, self._name),
             config.health(),
@@ -99,9 +97,7 @@ class CameraNode(ManagedNode[CameraConfig]):
         if self._health_timer is not None:
             self.destroy_timer(self._health_timer)
             self._health_timer = None
-        if self._depths is not None:
-            self.destroy_lifecycle_publisher(self._depths)
-            self._depths = None
+        self._depths = None
         self._endpoints.destroy()
 
     def _on_frame(self, image: Image) -> None:
