@@ -109,7 +109,8 @@ class TestFrankaArm(ArmSuite):
             is_done.set()
             watcher.join()
         assert num_threads >= 3
-        assert seen == {os.SCHED_OTHER}
+        assert seen
+        assert seen.isdisjoint({os.SCHED_FIFO, os.SCHED_RR})
 
     def test_stop_from_another_thread_ends_a_planned_motion(self, homed: FrankaArm) -> None:
         far = np.array(self.home_q_rad) + np.array([0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -211,11 +212,10 @@ class TestFrankaArm(ArmSuite):
             num_commands = worker.num_commands
             worker.submit(0.08)
             assert until(lambda: worker.num_commands > num_commands)
-            submitted_s = time.monotonic()
             worker.submit(0.02)
             assert until(lambda: worker.num_commands > num_commands + 1)
-            # Sooner than the overtaken command would have ended.
-            assert time.monotonic() - submitted_s < 0.3
+            # Before the overtaken command has reached its goal.
+            assert worker.state.width_m < 0.07
             worker.move_and_wait(0.02, 5.0)
             assert worker.state.width_m == pytest.approx(0.02, abs=0.003)
             num_commands = worker.num_commands
@@ -223,8 +223,7 @@ class TestFrankaArm(ArmSuite):
             assert until(lambda: worker.num_commands > num_commands)
             scene.request("inject", fault="gripper_abort")
             assert until(lambda: worker.fault is not None)
-            worker.recover()
-            assert until(lambda: worker.fault is None)
+            worker.recover(5.0)
             worker.move_and_wait(0.08, 5.0)
         finally:
             worker.stop()

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -105,9 +107,21 @@ class ArmBench:
 
     def drive(self, pose: Pose, predicate: Any, timeout_s: float = 10.0) -> bool:
         """Repeat a target at the heartbeat until something holds."""
-        timer = self.peer.create_timer(0.02, lambda: self.send(pose))
-        try:
+        with self.heartbeat(lambda: pose):
             return self.until(predicate, timeout_s)
+
+    @contextlib.contextmanager
+    def heartbeat(self, pose: Callable[[], Pose]) -> Iterator[None]:
+        """Repeat a target at the gate's rate; a stall of the test machine is recovered from."""
+
+        def beat() -> None:
+            if self.mode == "stopped":
+                self.clients["recover"].call_async(Trigger.Request())
+            self.send(pose())
+
+        timer = self.peer.create_timer(0.02, beat)
+        try:
+            yield
         finally:
             self.peer.destroy_timer(timer)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from vla_rl_ros.hardware.protocols import ArmMode
 from vla_rl_ros.hardware.robot_thread import thread_policies
 
 CYCLE_S = 0.005
+REAL_TIME = {os.SCHED_FIFO, os.SCHED_RR}
 
 
 def at(x_m: float) -> Pose:
@@ -89,6 +91,7 @@ def home_request(**changes: Any) -> HomeRequest:
     values: dict[str, Any] = {
         "q_rad": HOME_Q_RAD,
         "offset_m": (0.0, 0.0, 0.0),
+        "clearance_m": 0.0,
         "joint_speed": 0.2,
         "tcp_speed": 0.1,
         "gripper_width_m": 0.08,
@@ -181,7 +184,8 @@ def test_home_moves_joints_then_straight_and_ends_idle() -> None:
     assert bench.arm.calls == ["stop", "move_joints", "move_tcp"]
     assert bench.mode is ControlMode.IDLE
     position_m = bench.arm.state().pose.position_m
-    assert position_m == pytest.approx(HOME_POSE.position_m + [0.05, 0.0, 0.1])
+    expected_m = HOME_POSE.position_m + np.array([0.05, 0.0, 0.1])
+    assert position_m == pytest.approx(expected_m)
 
 
 def test_a_home_offset_out_of_the_box_is_refused_without_a_fault() -> None:
@@ -205,6 +209,27 @@ def test_home_takes_the_gripper_along() -> None:
     assert "grasp" in gripper.calls
 
 
+def test_a_gripper_that_stays_broken_is_said_without_an_arm_fault() -> None:
+    bench = Bench()
+    gripper = FakeGripper()
+    worker = GripperWorker(gripper)
+    worker.start()
+    bench.controller.gripper = worker
+    gripper.failure = "cable"
+    try:
+        with pytest.raises(DeviceError, match="cable"):
+            bench.controller.home(home_request()).result(5.0)
+        assert bench.mode is ControlMode.IDLE
+        with pytest.raises(DeviceError, match="cable"):
+            bench.controller.recover().result(5.0)
+        assert bench.mode is ControlMode.IDLE
+        gripper.failure = None
+        bench.controller.recover().result(5.0)
+        assert bench.controller.home(home_request()).result(5.0) == "home"
+    finally:
+        worker.stop()
+
+
 def test_gains_change_live_and_other_clips_start_the_spring_anew() -> None:
     bench = Bench()
     bench.run(0.2, at(0.02))
@@ -225,6 +250,39 @@ def test_disabling_brings_the_arm_to_rest_and_refuses_targets() -> None:
     assert bench.mode is ControlMode.IDLE
     with pytest.raises(InvalidCommandError, match="inactive"):
         bench.controller.submit_target(at(0.02), bench.wall_ns())
+
+
+def test_disabling_ends_a_homing_between_its_two_motions() -> None:
+    arm = FakeArm()
+    arm.open()
+    controller = ArmController(
+        arm, None, ControlLoopConfig(), ReferenceLimits(), PRESETS["compliant"]
+    )
+    controller.enable()
+    is_between, may_go_on, is_stopped = threading.Event(), threading.Event(), threading.Event()
+
+    def move_joints(*_: object) -> None:
+        is_between.set()
+        may_go_on.wait(5.0)
+
+    def move_tcp(*_: object) -> None:
+        # A planned motion that only `stop` ends.
+        is_stopped.clear()
+        assert is_stopped.wait(5.0)
+        raise DeviceError("stopped before its end")
+
+    arm.move_joints, arm.move_tcp = move_joints, move_tcp  # type: ignore[method-assign]
+    arm.stop = is_stopped.set  # type: ignore[method-assign]
+    future = controller.home(home_request(offset_m=(0.0, 0.0, 0.05)))
+    assert is_between.wait(5.0)
+    closer = threading.Thread(target=controller.close)
+    closer.start()
+    assert is_stopped.wait(5.0)
+    may_go_on.set()
+    closer.join(10.0)
+    assert not closer.is_alive()
+    with pytest.raises(DeviceError, match="before its end"):
+        future.result(0.0)
 
 
 def test_a_blocked_arm_is_pushed_with_the_clipped_force_at_most() -> None:
@@ -271,7 +329,7 @@ def test_the_thread_keeps_its_pace_and_stays_ordinary() -> None:
     elapsed_s = time.monotonic() - started_s
     assert last is not None
     assert 0.19 < elapsed_s < 0.5
-    assert set(thread_policies().values()) == {0}
+    assert REAL_TIME.isdisjoint(thread_policies().values())
     handle.release()
 
 

@@ -34,8 +34,11 @@ def move(x: float = 0.0, y: float = 0.0, z: float = 0.0, *, is_open: bool = True
 
 
 def test_nothing_works_before_the_first_reset() -> None:
+    fresh = FastSim()
     with pytest.raises(SceneError, match="reset"):
-        FastSim().is_success()
+        fresh.is_success()
+    with pytest.raises(SceneError, match="reset"):
+        fresh.step(STAY_OPEN)
 
 
 def test_equal_seeds_give_bitwise_equal_episodes(sim: FastSim) -> None:

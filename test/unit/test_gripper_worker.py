@@ -62,7 +62,7 @@ def test_a_fault_is_latched_until_recovery_with_a_new_connection() -> None:
     worker.step()
     assert worker.fault == "cable"
     assert commands(gripper) == []
-    worker.recover()
+    worker.request_recovery()
     worker.submit(0.0)
     worker.step()
     assert worker.fault is None
@@ -73,9 +73,27 @@ def test_recovery_without_a_fault_keeps_the_grasp() -> None:
     worker, gripper = made()
     worker.submit(0.0)
     worker.step()
-    worker.recover()
+    worker.request_recovery()
     worker.step()
     assert gripper.calls == ["grasp"]
+
+
+def test_recovery_waits_until_the_fault_is_gone_or_says_why_not() -> None:
+    worker, gripper = made()
+    worker.start()
+    try:
+        worker.recover(5.0)
+        gripper.failure = "cable"
+        with pytest.raises(DeviceError, match="cable"):
+            worker.move_and_wait(0.0, 5.0)
+        with pytest.raises(DeviceError, match="fault stays: cable"):
+            worker.recover(5.0)
+        gripper.failure = None
+        worker.recover(5.0)
+        assert worker.fault is None
+        worker.move_and_wait(0.0, 5.0)
+    finally:
+        worker.stop()
 
 
 def test_waiting_ends_with_the_command_or_with_a_sentence() -> None:

@@ -171,3 +171,8 @@ def test_closing_removes_the_socket(tmp_path):
     assert path.exists()
     loop.close()
     assert not path.exists()
+
+
+def test_a_path_too_long_for_a_socket_is_a_sentence(tmp_path):
+    with pytest.raises(SceneError, match="use a short path"):
+        SceneServer(tmp_path / ("x" * 120), {})

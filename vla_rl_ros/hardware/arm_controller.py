@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
 from vla_rl_ros.core.errors import DeviceError, InvalidCommandError
 from vla_rl_ros.core.impedance import ImpedanceSettings
@@ -28,7 +28,10 @@ from vla_rl_ros.hardware.gripper_worker import GripperWorker
 from vla_rl_ros.hardware.home_motion import go_home
 from vla_rl_ros.hardware.loop_stats import LoopStatistics
 from vla_rl_ros.hardware.protocols import Arm, ArmMode
-from vla_rl_ros.hardware.target_follower import ENGAGED, Event, TargetFollower
+from vla_rl_ros.hardware.target_follower import BUSY, ENGAGED, Event, TargetFollower
+
+GRIPPER_RECOVERY_S = 3.0
+STOP_TRIES, STOP_RETRY_S = 40, 0.25
 
 _logger = logging.getLogger(__name__)
 
@@ -86,12 +89,17 @@ class ArmController:
             mode = self._follower.mode
             if mode in ENGAGED or mode is ControlMode.ENGAGING:
                 self._follower.leave(ControlMode.IDLE)
-        try:
-            # From this thread, not from the worker: it ends a planned motion of the worker.
-            self.arm.stop()
-        except DeviceError:
-            _logger.exception("the arm could not be stopped; the control box holds it")
-        self._worker.submit(lambda: None).result(10.0)
+        barrier = self._worker.submit(lambda: None)
+        for _ in range(STOP_TRIES):
+            # From this thread, not from the worker, and again: it ends a planned motion of the
+            # worker, and a job between two motions could start another.
+            try:
+                self.arm.stop()
+            except DeviceError:
+                _logger.exception("the arm could not be stopped; the control box holds it")
+            if wait((barrier,), STOP_RETRY_S).done:
+                return
+        _logger.error("a job of the arm does not end")
 
     def close(self) -> None:
         """Bring the arm to rest and end the worker."""
@@ -159,12 +167,9 @@ class ArmController:
         Raises:
             DeviceError: The arm is busy.
         """
-        if self.gripper is not None:
-            self.gripper.recover()
         with self._lock:
-            if not self._follower.begin_recovery():
-                return self._worker.submit(lambda: "the arm is in control: any hold is over")
-        return self._submit(self._recover, ControlMode.FAULT)
+            has_left_control = self._follower.begin_recovery()
+        return self._submit(lambda: self._recover(has_left_control), ControlMode.FAULT)
 
     def home(self, request: HomeRequest) -> Future[str]:
         """Move to a joint configuration, then straight by an offset of the TCP.
@@ -202,7 +207,8 @@ class ArmController:
             else:
                 self.stats.stream_ended()
             self._react(event)
-            snapshot = self._take_snapshot(command)
+            self._cycle += 1
+            snapshot = self._follower.snapshot(self._cycle, self._state, command, self._clock())
         self.stats.cycle_s.add(self._clock() - started_s)
         return snapshot
 
@@ -232,21 +238,6 @@ class ArmController:
             _logger.warning("no target for too long: stopping the arm")
             self._submit(lambda: self._stop(last_target_s), ControlMode.FAULT)
 
-    def _take_snapshot(self, command: Command | None) -> LoopSnapshot:
-        self._cycle += 1
-        follower = self._follower
-        return LoopSnapshot(
-            cycle=self._cycle,
-            mode=follower.mode,
-            state=self._state,
-            command=command,
-            goal=follower.goal,
-            target_age_s=follower.target_age_s(self._clock()),
-            limited=follower.limited,
-            is_held=follower.is_held,
-            fault=follower.fault,
-        )
-
     def _submit(self, job: Callable[[], str], mode_on_error: ControlMode) -> Future[str]:
         return self._worker.submit(self._guarded, job, mode_on_error)
 
@@ -255,9 +246,11 @@ class ArmController:
             return job()
         except DeviceError as error:
             with self._lock:
-                if mode_on_error is ControlMode.FAULT or self.arm.fault is not None:
+                is_fault = mode_on_error is ControlMode.FAULT
+                is_unfinished = self._follower.mode in (*BUSY, ControlMode.STOPPED)
+                if self.arm.fault is not None or (is_unfinished and is_fault):
                     self._fail(str(error))
-                else:
+                elif is_unfinished:
                     self._follower.leave(mode_on_error)
             raise
 
@@ -288,11 +281,14 @@ class ArmController:
         self.stats.stop_s.add(self._clock() - last_target_s)
         return "stopped"
 
-    def _recover(self) -> str:
-        self.arm.recover()
-        with self._lock:
-            self._follower.leave(ControlMode.IDLE)
-        return "recovered: the next target near the arm engages it"
+    def _recover(self, has_left_control: bool) -> str:
+        if has_left_control:
+            self.arm.recover()
+            with self._lock:
+                self._follower.leave(ControlMode.IDLE)
+        if self.gripper is not None:
+            self.gripper.recover(GRIPPER_RECOVERY_S)
+        return "recovered: the next target near the arm is followed"
 
     def _home(self, request: HomeRequest, limits: ReferenceLimits) -> str:
         go_home(self.arm, self.gripper, request, limits)

@@ -130,13 +130,16 @@ class HomeRequest:
     Attributes:
         q_rad: Joint configuration, shape (7,).
         offset_m: Straight motion of the TCP afterwards, base axes, shape (3,).
+        clearance_m: Height of the TCP above the base from which the joints may move; an arm
+            below it rises straight up first.
         joint_speed: Fraction of the arm's dynamics for the joint motion.
-        tcp_speed: Fraction of the arm's dynamics for the straight motion.
+        tcp_speed: Fraction of the arm's dynamics for the straight motions.
         gripper_width_m: Width of the gripper at home; 0 closes it with force.
     """
 
     q_rad: tuple[float, ...]
     offset_m: tuple[float, ...]
+    clearance_m: float
     joint_speed: float
     tcp_speed: float
     gripper_width_m: float

@@ -39,6 +39,7 @@ class GripperWorker:
         self._active_m: float | None = None
         self._is_settled = True
         self._wants_recovery = False
+        self._num_recoveries = 0
         self._is_stopping = False
         self._state: GripperState | None = None
         self._fault: str | None = None
@@ -100,11 +101,27 @@ class GripperWorker:
             return True
         return self._wanted_m is None and self._is_settled and self._is_active(width_m)
 
-    def recover(self) -> None:
-        """Ask for the fault to be cleared, with a new connection."""
+    def request_recovery(self) -> None:
+        """Ask for the fault, if there is one, to be cleared with a new connection."""
         with self._condition:
             self._wants_recovery = True
             self._condition.notify_all()
+
+    def recover(self, timeout_s: float) -> None:
+        """Clear the fault and wait for it; not for ROS callbacks.
+
+        Raises:
+            DeviceError: The fault stays, or the gripper does not answer in time.
+        """
+        with self._condition:
+            wanted = self._num_recoveries + 1
+            self._wants_recovery = True
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: self._num_recoveries >= wanted, timeout_s)
+            if self._num_recoveries < wanted:
+                raise DeviceError(f"the gripper does not recover within {timeout_s:g} s")
+            if self._fault is not None:
+                raise DeviceError(f"the gripper's fault stays: {self._fault}")
 
     def step(self) -> None:
         """One pass of the thread: recovery, state, end of the command, new target."""
@@ -128,6 +145,7 @@ class GripperWorker:
             is_done = True
         with self._condition:
             self._is_settled = is_done
+            self._num_recoveries += wants_recovery
             self._condition.notify_all()
 
     def _read_state(self) -> None:

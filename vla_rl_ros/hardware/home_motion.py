@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The motion to home: gripper and joints first, then straight to where the task starts."""
+"""The motion to home: straight up, then joints and gripper, then to where the task starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def go_home(
 
     Args:
         arm: An arm without fault.
-        gripper: Moves while the joints move; None for an arm without gripper.
+        gripper: Moves while the arm moves; None for an arm without gripper.
         request: Configuration, offset and speeds.
         limits: The place the offset leads to must lie in their box.
 
@@ -33,6 +33,11 @@ def go_home(
     arm.stop()
     if gripper is not None:
         gripper.submit(request.gripper_width_m)
+    # A joint motion moves sideways at once: out of a hole or a grasp only straight up is free.
+    rise_m = request.clearance_m - float(arm.state().pose.position_m[2])
+    if rise_m > 0.0:
+        rise = np.array([0.0, 0.0, rise_m])
+        arm.move_tcp(offset_pose(arm.state().pose, rise, np.zeros(3)), request.tcp_speed)
     arm.move_joints(np.array(request.q_rad), request.joint_speed)
     offset_m = np.array(request.offset_m)
     if offset_m.any():

@@ -21,9 +21,15 @@ from vla_rl_ros.core.reference import (
     clip_to_measured,
     limit_target,
 )
-from vla_rl_ros.core.types import Pose
+from vla_rl_ros.core.types import ArmState, Pose
 from vla_rl_ros.core.watchdog import CommandWatchdog, WatchdogState
-from vla_rl_ros.hardware.control_types import REJECTING, Command, ControlLoopConfig, ControlMode
+from vla_rl_ros.hardware.control_types import (
+    REJECTING,
+    Command,
+    ControlLoopConfig,
+    ControlMode,
+    LoopSnapshot,
+)
 
 # Longer than the gate's silence between two heartbeats: who homes must have silenced it.
 FRESH_STREAM_S = 0.2
@@ -190,6 +196,22 @@ class TargetFollower:
         reference, twist = interpolator.sample(now_s)
         pose, twist, saturated = clip_to_measured(reference, twist, measured, settings)
         return Command(reference=reference, pose=pose, twist=twist, is_saturated=saturated), event
+
+    def snapshot(
+        self, cycle: int, state: ArmState | None, command: Command | None, now_s: float
+    ) -> LoopSnapshot:
+        """What others may know of a cycle."""
+        return LoopSnapshot(
+            cycle=cycle,
+            mode=self.mode,
+            state=state,
+            command=command,
+            goal=self.goal,
+            target_age_s=self.target_age_s(now_s),
+            limited=self.limited,
+            is_held=self.is_held,
+            fault=self.fault,
+        )
 
     def hold(self) -> None:
         """Rest at the present reference and follow no target until `leave`."""

@@ -240,6 +240,9 @@ def _peg(view: ExpertView) -> FloatArray:
         down = _SEARCH_PRESS_M + 0.5 * max(height, 0.0)
     else:
         down = min(height - 0.005 - 2.0 * distance, _MAX_STEP_M)
+        if distance < _INSIDE_M and height < 0.02:
+            # So near and not there: dry friction holds the arm, and circling breaks it loose.
+            lateral = lateral + _search_offset(view.tick)
     move = np.array([lateral[0], lateral[1], -down])
     return _action(view, move, axis=axis, is_open=False)
 

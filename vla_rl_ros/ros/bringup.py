@@ -7,9 +7,9 @@ the supervisor only, from its own thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import State, Transition
@@ -17,6 +17,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.node import Node
 
 from vla_rl_ros.ros.diagnostics import Level
+from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause, together
 
 STATE_TIMEOUT_S = 3.0
@@ -24,8 +25,16 @@ ASK_TIMEOUT_S = 1.0
 RETRY_PAUSE_S = 0.5
 LOOK_PAUSE_S = 0.25
 _UP = {
-    State.PRIMARY_STATE_UNCONFIGURED: (Transition.TRANSITION_CONFIGURE, "configure"),
-    State.PRIMARY_STATE_INACTIVE: (Transition.TRANSITION_ACTIVATE, "activate"),
+    State.PRIMARY_STATE_UNCONFIGURED: (
+        Transition.TRANSITION_CONFIGURE,
+        "configure",
+        State.PRIMARY_STATE_INACTIVE,
+    ),
+    State.PRIMARY_STATE_INACTIVE: (
+        Transition.TRANSITION_ACTIVATE,
+        "activate",
+        State.PRIMARY_STATE_ACTIVE,
+    ),
 }
 _DOWN = {
     State.PRIMARY_STATE_ACTIVE: (Transition.TRANSITION_DEACTIVATE, "deactivate"),
@@ -119,11 +128,8 @@ class BringUp:
         self.names = tuple(names)
         self._health = health
         self._say = say
-        self._get: dict[str, Any] = {}
-        self._change: dict[str, Any] = {}
-        for name in names:
-            self._get[name] = node.create_client(GetState, f"{name}/get_state")
-            self._change[name] = node.create_client(ChangeState, f"{name}/change_state")
+        self._get = {n: GatedClient(node, GetState, f"{n}/get_state") for n in names}
+        self._change = {n: GatedClient(node, ChangeState, f"{n}/change_state") for n in names}
 
     def up(self, timeout_s: float, clock: Clock) -> Steps[None]:
         """Configure every node, then activate them in order; active ones stay as they are.
@@ -133,11 +139,22 @@ class BringUp:
         Raises:
             StepError: Names the node that failed and what it says.
         """
-        begin_s, inactive = clock(), State.PRIMARY_STATE_INACTIVE
-        yield from together(self.node_up(n, timeout_s, clock, inactive) for n in self.names)
+        begin_s = clock()
+        passive: set[str] = set()
+        yield from together(
+            self._configured(name, timeout_s, clock, passive) for name in self.names
+        )
         for name in self.names:
-            yield from self.node_up(name, timeout_s, clock)
+            if name in passive:
+                yield from self.node_up(name, timeout_s, clock)
         self._say(f"all nodes are active after {clock() - begin_s:.1f} s")
+
+    def _configured(
+        self, name: str, timeout_s: float, clock: Clock, passive: set[str]
+    ) -> Steps[None]:
+        state = yield from self.node_up(name, timeout_s, clock, State.PRIMARY_STATE_INACTIVE)
+        if state != State.PRIMARY_STATE_ACTIVE:
+            passive.add(name)
 
     def node_up(
         self,
@@ -145,7 +162,7 @@ class BringUp:
         timeout_s: float,
         clock: Clock,
         goal: int = State.PRIMARY_STATE_ACTIVE,
-    ) -> Steps[None]:
+    ) -> Steps[int]:
         """Configure and activate one node, trying again until the time is up.
 
         Args:
@@ -154,19 +171,23 @@ class BringUp:
             clock: Monotonic time.
             goal: State at which to stop, inactive or active.
 
+        Returns:
+            The state it is in, at least `goal`.
+
         Raises:
             StepError: As `up`.
         """
         until_s = clock() + timeout_s
         is_told = False
+        state = yield from self.state(name, timeout_s, clock)
         while True:
-            state = yield from self.state(name, max(until_s - clock(), 0.1), clock)
             if state in (goal, State.PRIMARY_STATE_ACTIVE):
-                return
+                return state
             if state not in _UP:
                 raise StepError(f"{name} has been shut down; start its process again")
-            transition, verb = _UP[state]
+            transition, verb, after = _UP[state]
             if (yield from self._do(name, transition, max(until_s - clock(), 0.1), clock)):
+                state = after
                 continue
             sentence = f"{name} could not {verb}: {self._health.sentence(name)}"
             if clock() >= until_s:
@@ -175,6 +196,7 @@ class BringUp:
                 self._say(f"{sentence}; trying for {until_s - clock():.0f} s more")
                 is_told = True
             yield from pause(RETRY_PAUSE_S, clock)
+            state = yield from self.state(name, STATE_TIMEOUT_S, clock)
 
     def down(self, timeout_s: float, clock: Clock) -> Steps[None]:
         """Deactivate and clean up every node, last first, as far as each one allows it."""
@@ -218,22 +240,22 @@ class BringUp:
         Raises:
             StepError: It does not answer.
         """
-        client: Any = self._get[name]
+        client = self._get[name]
         until_s = clock() + timeout_s
-        while True:
-            try:
+        # A request to a process that just died, or an answer that was sent before both sides knew
+        # each other, is lost for good: ask again.
+        while clock() + ASK_TIMEOUT_S < until_s:
+            with contextlib.suppress(StepError):
                 response = yield from call(client, GetState.Request(), ASK_TIMEOUT_S, clock)
-            except StepError as error:
-                # A request to a process that just died, or an answer that was sent before both
-                # sides knew each other, is lost for good: ask again.
-                if clock() >= until_s:
-                    sentence = f"{name} does not answer; is its process running? {error}"
-                    raise StepError(sentence) from error
-            else:
                 return int(response.current_state.id)
+        try:
+            response = yield from call(client, GetState.Request(), until_s - clock(), clock)
+        except StepError as error:
+            raise StepError(f"{name} does not answer; is its process running? {error}") from error
+        return int(response.current_state.id)
 
     def _do(self, name: str, transition: int, timeout_s: float, clock: Clock) -> Steps[bool]:
-        client: Any = self._change[name]
+        client = self._change[name]
         request = ChangeState.Request(transition=Transition(id=transition))
         response = yield from call(client, request, timeout_s, clock)
         return bool(response.success)

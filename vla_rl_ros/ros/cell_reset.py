@@ -16,6 +16,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from vla_rl_ros.core.episode import TaskConfig
+from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, trigger
 
 CONTROLLER = "impedance_controller"
@@ -35,16 +36,12 @@ class CellReset:
             clock: Monotonic time.
         """
         self._clock = clock
-        self._home: Any = node.create_client(Trigger, f"{CONTROLLER}/home")
-        self._recover: Any = node.create_client(Trigger, f"{CONTROLLER}/recover")
-        self._set: dict[str, Any] = {
-            CONTROLLER: node.create_client(SetParameters, f"{CONTROLLER}/set_parameters")
-        }
-        self._scene: dict[str, Any] = {}
-        if has_simulator:
-            self._set[SIM_CELL] = node.create_client(SetParameters, f"{SIM_CELL}/set_parameters")
-            for step in ("prepare", "reset"):
-                self._scene[step] = node.create_client(Trigger, f"{SIM_CELL}/{step}")
+        self._home = GatedClient(node, Trigger, f"{CONTROLLER}/home")
+        self._recover = GatedClient(node, Trigger, f"{CONTROLLER}/recover")
+        owners = (CONTROLLER, SIM_CELL) if has_simulator else (CONTROLLER,)
+        self._set = {n: GatedClient(node, SetParameters, f"{n}/set_parameters") for n in owners}
+        steps = ("prepare", "reset") if has_simulator else ()
+        self._scene = {step: GatedClient(node, Trigger, f"{SIM_CELL}/{step}") for step in steps}
 
     def reset(self, name: str, task: TaskConfig, seed: int, home_timeout_s: float) -> Steps[None]:
         """Bring the cell into the start that task and seed stand for.
@@ -81,7 +78,7 @@ class CellReset:
         """
         return (yield from self._trigger(self._recover, CALL_TIMEOUT_S))
 
-    def _trigger(self, client: Any, timeout_s: float) -> Steps[str]:  # noqa: ANN401 - rclpy client
+    def _trigger(self, client: GatedClient, timeout_s: float) -> Steps[str]:
         return trigger(client, Trigger.Request(), timeout_s, self._clock)
 
     def _set_parameters(self, node: str, values: dict[str, Any]) -> Steps[None]:

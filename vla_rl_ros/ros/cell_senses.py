@@ -26,6 +26,7 @@ from vla_rl_ros.ros.bringup import NodeHealth
 from vla_rl_ros.ros.channels import NS_PER_S, decode_channels, from_stamp
 from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_pose
 from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.markers import View
 from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.steps import Clock, StepError, Steps, call
@@ -86,7 +87,7 @@ class CellSenses:
         self._controller: Tap[JointState] = self._sampler.tap("arm/controller_state")
         self._pose: Tap[PoseStamped] = self._sampler.tap("arm/tcp_pose")
         self._target: Tap[PoseStamped] = self._sampler.tap("arm/target_pose")
-        self._limits: Any = node.create_client(GetParameters, f"{CONTROLLER}/get_parameters")
+        self._limits = GatedClient(node, GetParameters, f"{CONTROLLER}/get_parameters")
         self._box: dict[str, list[float]] = {}
         self._executed: Tap[JointState] = self._sampler.tap("action/executed")
 
@@ -94,7 +95,7 @@ class CellSenses:
         """Stop listening."""
         self._endpoints.destroy()
         self._node.destroy_subscription(self._diagnostics)
-        self._node.destroy_client(self._limits)
+        self._limits.destroy()
         self._sampler.destroy()
 
     def begin_watch(self) -> None:

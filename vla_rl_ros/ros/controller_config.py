@@ -84,6 +84,14 @@ class ImpedanceControllerConfig:
     home_gripper_width_m: float = param(
         0.08, doc="Gripper at home; 0 closes it.", unit="m", low=0.0, high=0.08, live=True
     )
+    home_clearance_m: float = param(
+        0.2,
+        doc="TCP height from which the joints may move home; below it the arm rises first.",
+        unit="m",
+        low=0.0,
+        high=0.6,
+        live=True,
+    )
     home_joint_speed: float = param(
         0.3, doc="Fraction of the joint dynamics.", low=0.01, high=1.0, live=True
     )
@@ -133,6 +141,7 @@ class ImpedanceControllerConfig:
         return HomeRequest(
             q_rad=self.home_joint_rad,
             offset_m=self.home_offset_m,
+            clearance_m=self.home_clearance_m,
             joint_speed=self.home_joint_speed,
             tcp_speed=self.home_tcp_speed,
             gripper_width_m=self.home_gripper_width_m,

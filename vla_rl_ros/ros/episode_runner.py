@@ -70,12 +70,13 @@ class EpisodeRunner:
         Raises:
             EpisodeOrderError: One is open, nodes are missing or a fault is latched.
         """
-        if self.state.phase is not Phase.IDLE or self._asked is not None:
+        if self.state.phase is not Phase.IDLE:
             raise EpisodeOrderError(f"the cell is {self.state.phase.value}, not idle")
         lost = self._ports.lost()
         if lost:
             raise EpisodeOrderError(lost)
-        self._asked = self._ports.asked_order()
+        # Who asks again has not heard the answer; that must not start two episodes.
+        self._asked = self._asked or self._ports.asked_order()
         return f"{self._asked.task} with seed {self._asked.seed}"
 
     def ask_end(self, *, is_success: bool) -> str:

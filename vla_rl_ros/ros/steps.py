@@ -28,7 +28,7 @@ class _Future(Protocol):
 
 
 class ServiceClient(Protocol):
-    """What is used of rclpy's `Client`."""
+    """What is used of a service client; `ros/gated_client.py` has one."""
 
     srv_name: str
 
@@ -38,8 +38,8 @@ class ServiceClient(Protocol):
     def call_async(self, request: Any) -> _Future:  # noqa: ANN401 - a request of any service
         """Send a request."""
 
-    def remove_pending_request(self, future: Any) -> None:  # noqa: ANN401 - rclpy's own future
-        """Forget a request that was not answered."""
+    def release(self, future: Any) -> None:  # noqa: ANN401 - rclpy's own future
+        """Stop waiting for an answer, whether it came or not."""
 
 
 class Sequence:
@@ -146,8 +146,7 @@ def call(client: ServiceClient, request: object, timeout_s: float, clock: Clock)
                 raise StepError(f"service {client.srv_name} did not answer in {timeout_s:g} s")
             yield
     finally:
-        if not future.done():
-            client.remove_pending_request(future)
+        client.release(future)
     return future.result()
 
 

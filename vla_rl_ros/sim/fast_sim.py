@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cell in one process, without protocol, ROS or wall clock: for learning and for tests.
 
-Same MJCF, same impedance law, same limits and reference path as the arm behind Franka's protocol,
-at more than 40 times real time. Not thread-safe; images must be taken in the thread that took
-the first one.
+Same MJCF, impedance law, limits and reference path as the arm behind Franka's protocol, at more
+than 40 times real time. Not thread-safe; images belong to the thread that took the first one.
 """
 
 from __future__ import annotations
@@ -116,13 +115,13 @@ class FastSim:
         settings = settings or PRESETS["compliant"]
         self.model, self.ids = compile_model(self.config)
         self.model.opt.timestep = self._timestep_s = timing.timestep_s
-        self._hold_steps = timing.hold_steps
-        self._period_s = timing.reference_period_s
+        self._hold_steps, self._period_s = timing.hold_steps, timing.reference_period_s
         self._steps_per_period = round(timing.reference_period_s / timing.timestep_s)
         self.data = mujoco.MjData(self.model)
         self._law = ImpedanceLaw(self.model, self.data, self.ids, settings)
         self._reference = FastReference(settings, self._limits)
         self._gripper = FastGripper(self.data, self.ids)
+        self._wrench = ExternalWrench(self.model, self.data, self.ids.arm_dof, self._period_s)
         self._renderer: mujoco.Renderer | None = None
         self._layout: Layout | None = None
         self.limit_flags: tuple[str, ...] = ()
@@ -149,9 +148,7 @@ class FastSim:
         place_arm(self.model, self.data, self.ids, layout.start)
         self.data.qpos[self.ids.finger_qpos] = 0.5 * MAX_GRIPPER_WIDTH_M
         apply_layout(self.model, self.data, self.ids, layout)
-        self._wrench = ExternalWrench(
-            self.model, self.data, self.ids.arm_dof, period_s=self._period_s
-        )
+        self._wrench = ExternalWrench(self.model, self.data, self.ids.arm_dof, self._period_s)
         self._law.engage()
         self._reference.reset(layout.start)
         self._gripper.set_goal(layout.gripper_width_m)
@@ -169,14 +166,16 @@ class FastSim:
 
         Raises:
             InvalidCommandError: Wrong shape or not finite.
+            SceneError: Before the first `reset`.
         """
+        task = self.layout.task
         action = finite_array(action, (7,), "action")
         self._set_increment(action)
         width_m = MAX_GRIPPER_WIDTH_M if is_open_command(action) else 0.0
         if width_m != self._gripper.goal_m:
             self._gripper.set_goal(width_m)
         self.advance(self.spec.control_period_s)
-        return self.is_success()
+        return is_success(task, self.data, self.ids)
 
     def _set_increment(self, action: FloatArray) -> None:
         # What `move_to` does with the measured pose plus the increment, in a tenth of the time.

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulated control box: Franka's protocol with reflexes, recovery and faults on demand.
 
-Built on franky_sim's transport and message classes. What it adds to franky_sim's own server is
-what a safety layer above has to be tested against: collision thresholds that trip a reflex, moves
-that are refused until `AutomaticErrorRecovery`, a missed-packet limit, an honest success rate of
-control commands, a link that can be dropped. Thresholds are enforced while a motion runs.
+Built on franky_sim's transport and messages, it adds what a safety layer has to be tested against:
+collision thresholds that trip a reflex while a motion runs, moves refused until the recovery, a
+missed-packet limit, an honest success rate of commands, a link that can be dropped.
 """
 
 from __future__ import annotations
@@ -281,15 +280,10 @@ class FciServer(FciLink):
             # Load and frames change by TCP command only.
             self.robot.write_constants(self._packet)
         self.robot.write_state(self._packet)
-        rate = 0.0
-        if self._is_reflex:
-            mode = _REFLEX
-        elif self._motion_id:
-            mode, rate = _MOVE, self.watch.success_rate
-        else:
-            mode = _IDLE
-        fields["robot_mode"][0] = mode
-        fields["control_command_success_rate"][0] = rate
+        is_moving = self._motion_id != 0
+        idle = _REFLEX if self._is_reflex else _IDLE
+        fields["robot_mode"][0] = _MOVE if is_moving else idle
+        fields["control_command_success_rate"][0] = self.watch.success_rate if is_moving else 0.0
 
     def _get_state_bytes(self) -> bytes:
         self._write_packet()

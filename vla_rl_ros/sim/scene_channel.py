@@ -87,6 +87,9 @@ class SceneServer:
             handlers: Operation -> function from arguments to a JSON object. A handler that
                 returns a function has that function run in the connection's thread, for work
                 that must not delay the simulation.
+
+        Raises:
+            SceneError: If the path is longer than the 107 bytes that sockets allow.
         """
         self._path = path
         self._handlers = dict(handlers)
@@ -96,7 +99,11 @@ class SceneServer:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(str(path))
+        try:
+            self._listener.bind(str(path))
+        except OSError as error:
+            self._listener.close()
+            raise SceneError(f"cannot listen at {path} ({error}): use a short path") from error
         self._listener.listen(_BACKLOG)
         self._thread = threading.Thread(target=self._accept, name="scene-accept", daemon=True)
         self._thread.start()

@@ -164,6 +164,7 @@ class SceneService:
             "task": task.value,
             "seed": seed,
             "start": _pose(layout.start),
+            "start_offset_m": (layout.start.position_m - tasks.HOME_POSITION_M).tolist(),
             "gripper_width_m": layout.gripper_width_m,
             "instruction": tasks.TASKS[task].instruction,
             "time_limit_s": tasks.TASKS[task].time_limit_s,

@@ -39,7 +39,7 @@ from vla_rl_ros.ros.supervisor_config import SupervisorConfig
 
 R = TypeVar("R", Trigger.Response, SetBool.Response)
 
-TICK_S = 0.02
+TICK_S = 0.03
 HEARTBEAT_S = 0.2
 
 
