@@ -48,7 +48,8 @@ def test_the_first_near_target_engages_from_the_measured_pose() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", [at(0.031, 0.0, 0.0), offset_pose(HOME_POSE, np.zeros(3), np.array([0.0, 0.31, 0.0]))]
+    "target",
+    [at(0.031, 0.0, 0.0), offset_pose(HOME_POSE, np.zeros(3), np.array([0.0, 0.31, 0.0]))],
 )
 def test_a_first_target_far_from_the_arm_does_not_engage(target: Pose) -> None:
     follower = TargetFollower(ControlLoopConfig(), ReferenceLimits())
@@ -134,8 +135,8 @@ def test_far_targets_are_dropped_and_outside_ones_are_limited() -> None:
     follower = running()
     with pytest.raises(InvalidCommandError, match="jump"):
         follower.accept(at(9.0, 0.0, 0.0), HOME_POSE, 0.01)
+    turned = offset_pose(HOME_POSE, np.zeros(3), np.array([0.0, 0.0, 1.0]))
     with pytest.raises(InvalidCommandError, match="jump"):
-        turned = offset_pose(HOME_POSE, np.zeros(3), np.array([0.0, 0.0, 1.0]))
         follower.accept(turned, HOME_POSE, 0.01)
     assert follower.limited == ()
     follower.limits = ReferenceLimits(box_max_m=(0.46, 0.35, 0.6))

@@ -215,6 +215,16 @@ def test_a_stubborn_process_is_killed_in_time_and_told_of(graph: Graph) -> None:
     assert duration_s < 5.0
 
 
+def test_a_second_ctrl_c_does_not_cut_the_stop_short(graph: Graph) -> None:
+    graph.start(graph.command("gate", stop_stage=1), graph.command("arm", stop_stage=3))
+    graph.wait_started(2)
+    assert graph.process is not None
+    for _ in range(5):
+        graph.process.send_signal(signal.SIGINT)
+    assert graph.stop()[0] == 0
+    assert graph.notes("stop") == ["gate", "arm"]
+
+
 def test_nobody_survives_a_killed_runner(graph: Graph) -> None:
     graph.start(graph.command("arm"), graph.command("camera"))
     graph.wait_started(2)

@@ -111,6 +111,22 @@ def raise_priority(nice: int) -> bool:
     return True
 
 
+def raise_group_priority(nice: int) -> bool:
+    """Set the niceness of the session's scheduling group.
+
+    Where the kernel groups tasks by session (autogroup, usual on desktops), the niceness of a
+    thread counts only within its session, and each process of a launcher may have its own.
+
+    Returns:
+        Whether the system has such groups and allowed it.
+    """
+    try:
+        Path("/proc/self/autogroup").write_text(str(nice))
+    except OSError:
+        return False
+    return True
+
+
 def thread_policies() -> dict[int, int]:
     """Scheduling policy of every thread of this process, native threads included.
 

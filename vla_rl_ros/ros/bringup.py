@@ -115,7 +115,12 @@ class BringUp:
     """Drives the lifecycle of nodes through their services."""
 
     def __init__(
-        self, node: Node, names: Sequence[str], health: NodeHealth, say: Callable[[str], None]
+        self,
+        node: Node,
+        names: Sequence[str],
+        health: NodeHealth,
+        say: Callable[[str], None],
+        wake: Callable[[], None],
     ) -> None:
         """Create the clients.
 
@@ -124,12 +129,15 @@ class BringUp:
             names: Managed nodes in the order in which they come up.
             health: Asked for the reason when a node fails.
             say: Told what happens.
+            wake: Called when a node has answered and the steps can go on.
         """
         self.names = tuple(names)
         self._health = health
         self._say = say
-        self._get = {n: GatedClient(node, GetState, f"{n}/get_state") for n in names}
-        self._change = {n: GatedClient(node, ChangeState, f"{n}/change_state") for n in names}
+        self._get = {n: GatedClient(node, GetState, f"{n}/get_state", wake) for n in names}
+        self._change = {
+            n: GatedClient(node, ChangeState, f"{n}/change_state", wake) for n in names
+        }
 
     def up(self, timeout_s: float, clock: Clock) -> Steps[None]:
         """Configure every node, then activate them in order; active ones stay as they are.

@@ -7,6 +7,7 @@ Used by the supervisor only. The gate is silent meanwhile, because the phase is 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,21 +28,28 @@ CALL_TIMEOUT_S = 5.0
 class CellReset:
     """Clients of everything that takes part in a reset."""
 
-    def __init__(self, node: Node, *, has_simulator: bool, clock: Clock) -> None:
+    def __init__(
+        self, node: Node, *, has_simulator: bool, clock: Clock, wake: Callable[[], None]
+    ) -> None:
         """Create the clients.
 
         Args:
             node: Owns the clients.
             has_simulator: Whether `sim_cell` decides the start and arranges the scene.
             clock: Monotonic time.
+            wake: Called when a service has answered and the steps can go on.
         """
         self._clock = clock
-        self._home = GatedClient(node, Trigger, f"{CONTROLLER}/home")
-        self._recover = GatedClient(node, Trigger, f"{CONTROLLER}/recover")
+
+        def client(kind: type, name: str) -> GatedClient:
+            return GatedClient(node, kind, name, wake)
+
+        self._home = client(Trigger, f"{CONTROLLER}/home")
+        self._recover = client(Trigger, f"{CONTROLLER}/recover")
         owners = (CONTROLLER, SIM_CELL) if has_simulator else (CONTROLLER,)
-        self._set = {n: GatedClient(node, SetParameters, f"{n}/set_parameters") for n in owners}
+        self._set = {n: client(SetParameters, f"{n}/set_parameters") for n in owners}
         steps = ("prepare", "reset") if has_simulator else ()
-        self._scene = {step: GatedClient(node, Trigger, f"{SIM_CELL}/{step}") for step in steps}
+        self._scene = {step: client(Trigger, f"{SIM_CELL}/{step}") for step in steps}
 
     def reset(self, name: str, task: TaskConfig, seed: int, home_timeout_s: float) -> Steps[None]:
         """Bring the cell into the start that task and seed stand for.

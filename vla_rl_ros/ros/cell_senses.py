@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the supervisor perceives of the cell: health, arm faults, chunks, success, the view.
 
-Fast topics are sampled when asked for; only rare ones have callbacks. Used from one thread.
+Nothing here has a callback: messages wait until they are asked for, because a callback costs more
+than what the supervisor does with most messages. Used from one thread.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from geometry_msgs.msg import PoseStamped
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -25,7 +25,6 @@ from vla_rl_ros.ros.action_codecs import SOURCE_CHANNELS
 from vla_rl_ros.ros.bringup import NodeHealth
 from vla_rl_ros.ros.channels import NS_PER_S, decode_channels, from_stamp
 from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_pose
-from vla_rl_ros.ros.endpoints import Endpoints
 from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.markers import View
 from vla_rl_ros.ros.sampler import Sampler, Tap
@@ -73,33 +72,35 @@ class CellSenses:
         self._clock = clock
         self.health = NodeHealth()
         self._hold = SuccessHold(watch.success_hold_s)
-        self._chunk_epoch: int | None = None
-        self._endpoints = Endpoints(node)
-        self._endpoints.reader("policy/chunk", self._on_chunk)
-        topic = OUTCOME_TOPICS[watch.outcome_source]
-        if topic:
-            self._endpoints.reader(topic, self._on_success)
+        self._sampler = sampler = Sampler(node)
         # All nodes report within the same second; the queue must hold them all.
-        self._diagnostics = node.create_subscription(
-            DiagnosticArray, "/diagnostics", self._on_diagnostics, QoSProfile(depth=50)
-        )
-        self._sampler = Sampler(node)
-        self._controller: Tap[JointState] = self._sampler.tap("arm/controller_state")
-        self._pose: Tap[PoseStamped] = self._sampler.tap("arm/tcp_pose")
-        self._target: Tap[PoseStamped] = self._sampler.tap("arm/target_pose")
+        self._diagnostics: Tap[DiagnosticArray] = sampler.tap("/diagnostics", depth=50)
+        topic = OUTCOME_TOPICS[watch.outcome_source]
+        self._success: Tap[JointState] | None = sampler.tap(topic, depth=5) if topic else None
+        self._chunk: Tap[JointTrajectory] = sampler.tap("policy/chunk")
+        self._controller: Tap[JointState] = sampler.tap("arm/controller_state")
+        self._pose: Tap[PoseStamped] = sampler.tap("arm/tcp_pose")
+        self._target: Tap[PoseStamped] = sampler.tap("arm/target_pose")
+        self._executed: Tap[JointState] = sampler.tap("action/executed")
         self._limits = GatedClient(node, GetParameters, f"{CONTROLLER}/get_parameters")
         self._box: dict[str, list[float]] = {}
-        self._executed: Tap[JointState] = self._sampler.tap("action/executed")
 
     def destroy(self) -> None:
         """Stop listening."""
-        self._endpoints.destroy()
-        self._node.destroy_subscription(self._diagnostics)
         self._limits.destroy()
         self._sampler.destroy()
 
+    def listen(self) -> None:
+        """Take what has arrived; call it often enough for the queues."""
+        now_s = self._clock()
+        for report in self._diagnostics.drain():
+            self.health.note(report, now_s)
+        for sample in self._success.drain() if self._success is not None else ():
+            self._note_success(sample)
+
     def begin_watch(self) -> None:
         """Forget success that was seen before now."""
+        self.listen()
         self._hold.reset()
 
     def is_success(self) -> bool:
@@ -108,7 +109,11 @@ class CellSenses:
 
     def has_chunk(self, epoch: int) -> bool:
         """Whether the newest chunk belongs to this epoch."""
-        return self._chunk_epoch == epoch
+        message = self._chunk.newest()
+        if message is None or not message.points or EPOCH_CHANNEL not in message.joint_names:
+            return False
+        values = dict(zip(message.joint_names, message.points[0].positions, strict=False))
+        return values.get(EPOCH_CHANNEL) == float(epoch)
 
     def arm_fault(self) -> str:
         """Why the arm is not in control, empty when it is or was never heard."""
@@ -195,17 +200,7 @@ class CellSenses:
         active = [name for name in SOURCE_CHANNELS if values.get(name, 0.0) > 0.5]
         return active[0].removeprefix("source.") if active else ""
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.health.note(message, self._clock())
-
-    def _on_chunk(self, message: JointTrajectory) -> None:
-        names = list(message.joint_names)
-        if EPOCH_CHANNEL in names and message.points:
-            values = message.points[0].positions
-            if len(values) == len(names):
-                self._chunk_epoch = int(values[names.index(EPOCH_CHANNEL)])
-
-    def _on_success(self, message: JointState) -> None:
+    def _note_success(self, message: JointState) -> None:
         try:
             channels = decode_channels(message, SUCCESS_CHANNELS)
         except InvalidCommandError as error:

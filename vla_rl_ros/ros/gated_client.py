@@ -7,6 +7,7 @@ cost more than everything else it does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
@@ -18,15 +19,19 @@ from vla_rl_ros.ros.gated_group import GatedCallbackGroup
 class GatedClient:
     """A client whose answers are waited for only between `call_async` and `release`."""
 
-    def __init__(self, node: Node, kind: type, name: str) -> None:
+    def __init__(
+        self, node: Node, kind: type, name: str, on_answer: Callable[[], None] | None = None
+    ) -> None:
         """Create the client.
 
         Args:
             node: Owns it.
             kind: Service type.
             name: Service name.
+            on_answer: Called by the executor after an answer, so that nobody has to poll fast.
         """
         self._node = node
+        self._on_answer = on_answer
         self._group = GatedCallbackGroup()
         self._client: Any = node.create_client(kind, name, callback_group=self._group)
         self.srv_name: str = self._client.srv_name
@@ -39,6 +44,9 @@ class GatedClient:
         """Send a request; call `release` with the future in the end."""
         self._group.is_open = True
         future: Future[Any] = self._client.call_async(request)
+        on_answer = self._on_answer
+        if on_answer is not None:
+            future.add_done_callback(lambda _: on_answer())
         return future
 
     def release(self, future: Future[Any]) -> None:

@@ -13,7 +13,7 @@ from vla_rl_ros.hardware.franka_arm import FrankaArm
 from vla_rl_ros.hardware.franka_gripper import FrankaGripper
 from vla_rl_ros.hardware.gripper_worker import GripperWorker
 from vla_rl_ros.hardware.protocols import Arm, Gripper
-from vla_rl_ros.hardware.robot_thread import raise_priority
+from vla_rl_ros.hardware.robot_thread import raise_group_priority, raise_priority
 from vla_rl_ros.ros.controller_config import ImpedanceControllerConfig
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.nodes.impedance_controller import ImpedanceControllerNode
@@ -65,6 +65,7 @@ def main() -> int:
     """Run the arm process."""
     # All threads alike: one that holds the interpreter while it waits for a core delays the loop.
     raise_priority(ARM_NICE)
+    raise_group_priority(ARM_NICE)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # What was loaded stays: a full collection would stall the loop for milliseconds.
     gc.collect()

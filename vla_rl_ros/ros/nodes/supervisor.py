@@ -39,7 +39,7 @@ from vla_rl_ros.ros.supervisor_config import SupervisorConfig
 
 R = TypeVar("R", Trigger.Response, SetBool.Response)
 
-TICK_S = 0.03
+TICK_S = 0.05
 HEARTBEAT_S = 0.2
 
 
@@ -80,9 +80,10 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             silence_limit_s=config.silence_limit_s,
         )
         self._senses = senses = CellSenses(self, watch, time.monotonic)
-        self._bring_up = BringUp(self, config.managed_nodes, senses.health, self._say)
+        nodes = config.managed_nodes
+        self._bring_up = BringUp(self, nodes, senses.health, self._say, self._on_tick)
         self._reset = CellReset(
-            self, has_simulator=SIM_CELL in config.managed_nodes, clock=time.monotonic
+            self, has_simulator=SIM_CELL in nodes, clock=time.monotonic, wake=self._on_tick
         )
 
     def start(self) -> None:
@@ -167,7 +168,8 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self.diag.level(Level.ERROR if is_fault else Level.OK, state.reason or state.phase.value)
 
     def _on_tick(self) -> None:
-        if self._runner is not None:
+        if self._runner is not None and self._senses is not None:
+            self._senses.listen()
             self._runner.tick()
             self._side.tick()
 
