@@ -68,6 +68,17 @@ class Cell:
             else:
                 return
 
+    def settle(self) -> None:
+        """Wait until the arm has come to rest after whatever it did."""
+        self.clear()
+
+        def is_still() -> bool:
+            newest = self.measured.positions_m[-200:]
+            return len(newest) == 200 and float(np.ptp(newest, axis=0).max()) < 5e-5
+
+        self.observer.wait_until(is_still, 20.0, "the arm to rest")
+        self.clear()
+
     def travel_m(self) -> float:
         """Distance between the first and the newest measured position."""
         positions = self.measured.positions_m

@@ -67,7 +67,7 @@ def test_a_killed_gate_leads_to_hold_then_rest(
 @pytest.mark.parametrize("process", ["recorder", "camera_front", "vla_inference", "supervisor"])
 def test_other_deaths_leave_an_idle_arm_where_it_is(cell: Cell, process: str) -> None:
     cell.wait_for(Phase.IDLE)
-    cell.clear()
+    cell.settle()
     cell.kill(process)
     cell.observer.spin(2.0)
     time_s, position_m = cell.measured.since(0)
@@ -88,7 +88,7 @@ def test_other_deaths_during_an_episode_lead_to_no_target_beyond_the_step(
     steps_m = np.linalg.norm(np.diff(reference_m, axis=0), axis=1)
     # Reference speed is limited to 0.3 m/s and sampled at 100 Hz; late samples may span several.
     assert steps_m.size == 0 or steps_m.max() < 0.02
-    if process in ("supervisor", "camera_front", "vla_inference"):
+    if process in ("supervisor", "vla_inference"):
         time_s, position_m = cell.measured.since(killed_ns)
         assert rest_s(time_s, position_m) < 2.5
     cell.observer.episode = None
@@ -162,7 +162,7 @@ def hostile_channels(rng: np.random.Generator, now_ns: int, names: list[str]) ->
 def test_hostile_messages_move_nothing_and_are_all_counted(cell: Cell) -> None:
     cell.wait_for(Phase.IDLE)
     observer, rng = cell.observer, np.random.default_rng(0)
-    cell.clear()
+    cell.settle()
     observer.wait_until(lambda: len(cell.measured.positions_m) > 10, 10.0, "arm/tcp_pose")
     here = Pose(np.array(cell.measured.positions_m[-1]), np.array([1.0, 0.0, 0.0, 0.0]))
     action = [f"base.{channel}" for channel in codecs.ACTION_CHANNELS]

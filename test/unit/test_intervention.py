@@ -158,8 +158,27 @@ def test_before_the_first_action_holding_asks_for_nothing() -> None:
     gate = opened()
     row = gate.hold(T0 + 2 * P, HOME)
     assert row is not None
-    assert np.array_equal(row.executed, ZEROS)
+    assert np.array_equal(row.executed[:6], ZEROS[:6])
+    assert row.executed[6] == 1.0
     assert gate.target is None
+
+
+def test_before_the_first_action_rows_say_how_the_reset_left_the_hand() -> None:
+    gate = opened()
+    gate.open(2, T0, is_hand_open=False)
+    row = gate.hold(T0 + 2 * P, HOME)
+    assert row is not None
+    assert row.executed[6] == 0.0
+
+
+def test_a_clock_that_was_set_forward_makes_few_rows() -> None:
+    gate = opened()
+    late_ns, rows = T0 + 36_000 * P, []
+    while (row := gate.hold(late_ns, HOME)) is not None:
+        rows.append(row)
+    assert 1 <= len(rows) <= 3
+    assert abs(rows[-1].stamp_ns - late_ns) <= 2 * P
+    assert (rows[-1].stamp_ns - T0) % P == 0
 
 
 @settings(max_examples=40, deadline=None)

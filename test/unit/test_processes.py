@@ -243,3 +243,43 @@ def dotted(config: type, prefix: str = ""):
             yield from dotted(hint, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
+
+
+def written_site(tmp_path: Path, content: dict[str, dict[str, object]]) -> Path:
+    path = tmp_path / "site.yaml"
+    site = {node: {"ros__parameters": values} for node, values in content.items()}
+    path.write_text(yaml.safe_dump(site), encoding="utf-8")
+    return path
+
+
+def test_no_site_file_turns_a_simulated_cell_into_a_real_one(tmp_path: Path) -> None:
+    site = written_site(
+        tmp_path, {"proprio_driver": {"robot_ip": "172.16.0.2", "driver": "franka"}}
+    )
+    specs = build_graph(GraphOptions(backend=Backend.SIM, site=site))
+    arm = next(spec for spec in specs if spec.name == "arm")
+    assert arm.parameters["proprio_driver"]["robot_ip"] == "127.0.0.1"
+
+
+def test_a_simulated_arm_needs_a_loopback_address() -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        GraphOptions(backend=Backend.SIM, robot_ip="172.16.0.2")
+
+
+def test_a_misspelt_node_in_a_site_file_is_refused(tmp_path: Path) -> None:
+    site = written_site(tmp_path, {"intervension": {"limits.max_step_m": 0.01}})
+    with pytest.raises(ConfigError, match="intervension"):
+        build_graph(GraphOptions(site=site))
+
+
+def test_limits_of_a_site_hold_for_gate_and_controller(tmp_path: Path) -> None:
+    site = written_site(tmp_path, {"intervention": {"limits.max_step_m": 0.01}})
+    specs = {spec.name: spec for spec in build_graph(GraphOptions(site=site))}
+    for process, node in (("intervention", "intervention"), ("arm", "impedance_controller")):
+        assert specs[process].parameters[node]["limits.max_step_m"] == 0.01
+    both = {
+        "intervention": {"limits.max_step_m": 0.01},
+        "impedance_controller": {"limits.max_step_m": 0.02},
+    }
+    with pytest.raises(ConfigError, match="differs"):
+        build_graph(GraphOptions(site=written_site(tmp_path, both)))

@@ -44,6 +44,9 @@ class Source(enum.Enum):
     HOLD = "hold"
 
 
+MAX_CATCH_UP_TICKS = 10
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PolicyAction:
     """What the actor proposes for one tick.
@@ -151,6 +154,7 @@ class Gate:
         self._period_ns = round(settings.spec.control_period_s * 1e9)
         self._epoch: int | None = None
         self._opened_ns = 0
+        self._is_hand_open = True
         self._row_ns: int | None = None
         self._action_ns: int | None = None
         self._chunk_id = 0
@@ -160,9 +164,16 @@ class Gate:
         """The epoch whose actions pass, None while closed."""
         return self._epoch
 
-    def open(self, epoch: int, now_ns: int) -> None:
-        """Let actions of `epoch` through; the first target will start at the measured pose."""
+    def open(self, epoch: int, now_ns: int, *, is_hand_open: bool = True) -> None:
+        """Let actions of `epoch` through; the first target will start at the measured pose.
+
+        Args:
+            epoch: Epoch of the episode.
+            now_ns: Present time.
+            is_hand_open: How the reset left the gripper; what rows say before the first action.
+        """
         self.close()
+        self._is_hand_open = is_hand_open
         self._epoch = epoch
         self._opened_ns = now_ns
 
@@ -233,12 +244,19 @@ class Gate:
         last_ns = self._opened_ns if self._row_ns is None else self._row_ns
         if 2 * (now_ns - last_ns) <= 3 * self._period_ns:
             return None
+        num_behind = (now_ns - last_ns) // self._period_ns
+        if num_behind > MAX_CATCH_UP_TICKS:
+            # The clock was set: thousands of rows would keep the gate from its heartbeat.
+            last_ns += (num_behind - 1) * self._period_ns
         self._row_ns = last_ns + self._period_ns
         executed = np.zeros(ACTION_DIM)
         if self.target is not None and measured is not None:
             increment = pose_increment(self.target, self._anchor(measured))
             executed[:GRIPPER_INDEX] = np.concatenate(increment)
-        executed[GRIPPER_INDEX] = float(self.gripper.is_open or False)
+        # Unknown until the first action of an episode, which starts as the reset left the hand.
+        executed[GRIPPER_INDEX] = float(
+            self._is_hand_open if self.gripper.is_open is None else self.gripper.is_open
+        )
         return ExecutedAction(
             stamp_ns=self._row_ns,
             epoch=self._epoch,

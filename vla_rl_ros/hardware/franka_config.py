@@ -52,11 +52,12 @@ class FrankaConfig:
     def is_realtime(self) -> bool:
         """Whether a control thread without real-time rights is refused."""
         if self.realtime == "auto":
-            return not _is_loopback(self.robot_ip)
+            return not is_loopback(self.robot_ip)
         return self.realtime == "enforce"
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether an address can only be a simulator on this machine."""
     if address == "localhost":
         return True
     try:

@@ -107,16 +107,7 @@ class TargetFollower:
             self._watchdog.feed(now_s)
             raise InvalidCommandError("held", "hold was asked for")
         if self._interpolator is None:
-            self._require_near(
-                target,
-                measured,
-                "engage_distance",
-                self.config.engage_distance_m,
-                self.config.engage_distance_rad,
-            )
-            self._interpolator = ReferenceInterpolator(measured)
-            self.mode = ControlMode.ENGAGING
-            self._follow(self._interpolator, target, now_s)
+            self._begin(target, measured, now_s)
             return Event.ENGAGE
         reference, twist = self._interpolator.sample(now_s)
         self._require_near(
@@ -127,6 +118,13 @@ class TargetFollower:
             self._follow(self._interpolator, target, now_s)
         self._watchdog.feed(now_s)
         return Event.NONE
+
+    def _begin(self, target: Pose, measured: Pose, now_s: float) -> None:
+        limit_m, limit_rad = self.config.engage_distance_m, self.config.engage_distance_rad
+        self._require_near(target, measured, "engage_distance", limit_m, limit_rad)
+        self._interpolator = ReferenceInterpolator(measured)
+        self.mode = ControlMode.ENGAGING
+        self._follow(self._interpolator, target, now_s)
 
     @staticmethod
     def _require_near(

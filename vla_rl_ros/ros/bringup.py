@@ -18,11 +18,12 @@ from rclpy.node import Node
 
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.gated_client import GatedClient
-from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause, together
+from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause, together, wait_for
 
 STATE_TIMEOUT_S = 3.0
 ASK_TIMEOUT_S = 1.0
 RETRY_PAUSE_S = 0.5
+HEARD_TIMEOUT_S = 2.0
 LOOK_PAUSE_S = 0.25
 _UP = {
     State.PRIMARY_STATE_UNCONFIGURED: (
@@ -60,6 +61,11 @@ class Report:
     received_s: float
     error_since_s: float | None
 
+    @property
+    def is_active(self) -> bool:
+        """Whether the node says that it works; one that says nothing about it is believed."""
+        return self.values.get("lifecycle", "active") == "active"
+
 
 class NodeHealth:
     """Newest report per node."""
@@ -92,6 +98,10 @@ class NodeHealth:
         report = self.reports.get(node)
         return report.message if report else "it has sent no diagnostics"
 
+    def are_active(self) -> bool:
+        """Whether every node that was heard says that it works."""
+        return all(report.is_active for report in self.reports.values())
+
     def trouble(self, nodes: Sequence[str], now_s: float, limit_s: float) -> str:
         """Why the first of `nodes` in trouble cannot work, empty when all can.
 
@@ -108,6 +118,8 @@ class NodeHealth:
                 return f"{node} has been silent for {now_s - report.received_s:.1f} s"
             if report.error_since_s is not None and now_s - report.error_since_s > limit_s:
                 return f"{node}: {report.message}"
+            if not report.is_active:
+                return f"{node} is not active"
         return ""
 
 
@@ -155,6 +167,8 @@ class BringUp:
         for name in self.names:
             if name in passive:
                 yield from self.node_up(name, timeout_s, clock)
+        # What they say travels another way than what they answered.
+        yield from wait_for(self._health.are_active, HEARD_TIMEOUT_S, clock)
         self._say(f"all nodes are active after {clock() - begin_s:.1f} s")
 
     def _configured(

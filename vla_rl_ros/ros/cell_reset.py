@@ -23,6 +23,8 @@ from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, trigger
 CONTROLLER = "impedance_controller"
 SIM_CELL = "sim_cell"
 CALL_TIMEOUT_S = 5.0
+RECOVER_TIMEOUT_S = 25.0
+"""A new connection, error recovery, backing off and the gripper, one after the other."""
 
 
 class CellReset:
@@ -84,7 +86,7 @@ class CellReset:
         Raises:
             StepError: The controller refused or did not answer.
         """
-        return (yield from self._trigger(self._recover, CALL_TIMEOUT_S))
+        return (yield from self._trigger(self._recover, RECOVER_TIMEOUT_S))
 
     def _trigger(self, client: GatedClient, timeout_s: float) -> Steps[str]:
         return trigger(client, Trigger.Request(), timeout_s, self._clock)

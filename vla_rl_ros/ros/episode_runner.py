@@ -95,6 +95,8 @@ class EpisodeRunner:
         if self.state.phase is Phase.BRINGUP and not self._sequence.is_running:
             self._sequence.start(self._live())
             answer(True, "bringing the nodes up")
+        elif self.state.phase is Phase.IDLE:
+            self._sequence.start(self._recover_devices(answer))
         elif self.state.phase is not Phase.FAULT:
             answer(True, f"nothing to recover, the cell is {self.state.phase.value}")
         elif self._is_recovering:
@@ -194,6 +196,15 @@ class EpisodeRunner:
         self._go(Phase.BRINGUP, reason="the nodes are brought down")
         yield from self._ports.bring_down()
         answer(True, "every node is down; recover brings them up again")
+
+    def _recover_devices(self, answer: Answer) -> Steps[None]:
+        """No fault is latched here, but the gripper has faults of its own."""
+        try:
+            message = yield from self._ports.recover_arm()
+            answer(True, message)
+        except StepError as error:
+            answer(False, str(error))
+        yield from self._episodes()
 
     def _recover(self, answer: Answer) -> Steps[None]:
         self._is_recovering = True

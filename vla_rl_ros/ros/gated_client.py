@@ -33,6 +33,7 @@ class GatedClient:
         self._node = node
         self._on_answer = on_answer
         self._group = GatedCallbackGroup()
+        self._num_pending = 0
         self._client: Any = node.create_client(kind, name, callback_group=self._group)
         self.srv_name: str = self._client.srv_name
 
@@ -44,6 +45,7 @@ class GatedClient:
         """Send a request; call `release` with the future in the end."""
         self._group.is_open = True
         future: Future[Any] = self._client.call_async(request)
+        self._num_pending += 1
         on_answer = self._on_answer
         if on_answer is not None:
             future.add_done_callback(lambda _: on_answer())
@@ -51,7 +53,8 @@ class GatedClient:
 
     def release(self, future: Future[Any]) -> None:
         """Stop waiting for an answer, whether it came or not."""
-        self._group.is_open = False
+        self._num_pending -= 1
+        self._group.is_open = self._num_pending > 0
         self._client.remove_pending_request(future)
 
     def destroy(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.hardware.franka_config import is_loopback
 from vla_rl_ros.ros.share import known_tasks, read_mapping
 from vla_rl_ros.sim.variants import variant
 
@@ -82,6 +83,10 @@ class GraphOptions:
             )
         if self.backend is Backend.SIM:
             variant(self.variant)
+            if self.robot_ip and not is_loopback(self.robot_ip):
+                raise ConfigError(
+                    f"the simulated arm lives on a loopback address, not on {self.robot_ip}"
+                )
         if self.rate not in ("real", "free"):
             raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
         if not self.robot_ip:

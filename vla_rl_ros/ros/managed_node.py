@@ -44,6 +44,7 @@ class ManagedNode(LifecycleNode, Generic[C]):
         values = [Parameter(key, value=value) for key, value in (overrides or {}).items()]
         super().__init__(name, parameter_overrides=values)
         self.diag = Diagnostics(self)
+        self.diag.set("lifecycle", "unconfigured")
         autostart = self._take_autostart()
         self._params = ParamStore(self, config_type, self.on_config)
         self._is_running = False
@@ -84,6 +85,7 @@ class ManagedNode(LifecycleNode, Generic[C]):
         self.get_logger().error(f"fault: {reason}")
         self._stop(reason)
         self.trigger_deactivate()
+        self.diag.set("lifecycle", "inactive")
         self.diag.level(Level.ERROR, reason)
         self.diag.publish()
 
@@ -106,6 +108,12 @@ class ManagedNode(LifecycleNode, Generic[C]):
             return False
         return True
 
+    def _show_lifecycle(self, state: str) -> None:
+        # At once: whoever brought the node up must not wait for the next second.
+        self.diag.set("lifecycle", state)
+        self.diag.level(Level.OK, state)
+        self.diag.publish()
+
     def _report(self, label: str, sentence: str, detail: str) -> None:
         self.get_logger().error(f"{label} failed: {detail}")
         self.diag.level(Level.ERROR, f"{label} failed: {sentence}")
@@ -120,7 +128,7 @@ class ManagedNode(LifecycleNode, Generic[C]):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `setup`."""
         if self._guard("setup", self.setup):
-            self.diag.level(Level.OK, "inactive")
+            self._show_lifecycle("inactive")
             return TransitionCallbackReturn.SUCCESS
         self._guard("teardown", self.teardown)
         return TransitionCallbackReturn.FAILURE
@@ -132,7 +140,7 @@ class ManagedNode(LifecycleNode, Generic[C]):
             return result
         self._is_running = True
         if self._guard("start", self.start):
-            self.diag.level(Level.OK, "active")
+            self._show_lifecycle("active")
             return TransitionCallbackReturn.SUCCESS
         self._stop("start failed")
         super().on_deactivate(state)
@@ -142,7 +150,7 @@ class ManagedNode(LifecycleNode, Generic[C]):
         """Run `stop` while publishers are still alive."""
         is_clean = self._stop("deactivated")
         if is_clean:
-            self.diag.level(Level.OK, "inactive")
+            self._show_lifecycle("inactive")
         result = super().on_deactivate(state)
         return result if is_clean else TransitionCallbackReturn.ERROR
 

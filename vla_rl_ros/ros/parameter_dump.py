@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.client import Client
@@ -23,7 +23,7 @@ from vla_rl_ros.ros.gated_group import GatedCallbackGroup
 
 MISSING_KEY = "_missing"
 _POLL_PERIOD_S = 0.05
-AnyClient = Client[Any, Any]
+AnyClient: TypeAlias = "Client[Any, Any]"
 
 
 class ParameterDump:

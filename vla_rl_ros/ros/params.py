@@ -51,6 +51,10 @@ class ParamStore(Generic[C]):
         """
         self._config_type = config_type
         self._on_change = on_change
+        if node.get_parameter("use_sim_time").value:
+            raise ConfigError(
+                f"{node.get_name()}: use_sim_time is not supported, devices stamp with wall time"
+            )
         fields = list(_flatten(config_type))
         _refuse_unknown(node, {name for name, _, _ in fields})
         self._live = {name for name, config_field, _ in fields if info_of(config_field).is_live}

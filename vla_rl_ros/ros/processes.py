@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.ros.graph import CAMERAS, TOPICS
 from vla_rl_ros.ros.graph_options import (
     Backend,
     GraphOptions,
@@ -38,6 +38,13 @@ MANAGED_NODES = (
     "residual_actor",
     "intervention",
 )
+KNOWN_NODES = {*MANAGED_NODES, *(topic.publisher for topic in TOPICS)}
+# Both check targets; two different boxes would be no second check.
+LIMITED_NODES = ("intervention", "impedance_controller")
+
+
+# Between the arm's own loop (-10) and everybody else: actions are late after 100 ms.
+COMMAND_NICE = -5
 
 
 class StopStage(enum.IntEnum):
@@ -69,7 +76,7 @@ class ProcessSpec:
         critical: Whether its death ends the whole graph; neither means that it may just end.
         stop_stage: When it is stopped.
         ready_path: File in the run directory whose appearance says that it serves; empty for none.
-        nice: Niceness added; what may lag gives way to what may not.
+        nice: Niceness added; what may lag gives way to what may not. Negative where permitted.
         echo: Whether what it logs is also shown to the operator.
     """
 
@@ -102,14 +109,17 @@ def build_graph(options: GraphOptions) -> list[ProcessSpec]:
     """
     specs = [spec for spec in _all_processes(options) if spec.name not in options.exclude]
     nodes = {node for spec in specs for node in spec.nodes}
-    layers = [_base_parameters(options, nodes)]
-    if options.site is not None:
-        layers.append(read_site(options.site))
-    layers.append(options.overrides)
-    # A site file may speak of nodes that this run leaves out, an override may not.
-    unknown = sorted(set(options.overrides) - nodes)
-    if unknown:
-        raise ConfigError(f"overrides for nodes that do not run: {', '.join(unknown)}")
+    site = {} if options.site is None else read_site(options.site)
+    # A site file may speak of nodes that this run leaves out, but not of unknown ones: a
+    # misspelt name would silently drop, say, the workspace box.
+    _refuse_nodes(f"{options.site} sets unknown nodes", set(site) - KNOWN_NODES)
+    _refuse_nodes("overrides for nodes that do not run", set(options.overrides) - nodes)
+    layers = [
+        _base_parameters(options, nodes),
+        share_limits(site),
+        _pinned_parameters(options),
+        options.overrides,
+    ]
     return [
         replace(
             spec,
@@ -118,6 +128,43 @@ def build_graph(options: GraphOptions) -> list[ProcessSpec]:
         )
         for spec in specs
     ]
+
+
+def _refuse_nodes(complaint: str, names: set[str]) -> None:
+    if names:
+        raise ConfigError(f"{complaint}: {', '.join(sorted(names))}")
+
+
+def share_limits(site: Parameters) -> Parameters:
+    """Give gate and controller the same limits: what a site sets for one holds for both.
+
+    Args:
+        site: Parameters by node.
+
+    Raises:
+        ConfigError: The site sets one limit differently for the two.
+    """
+    limits: dict[str, ParamValue] = {}
+    for node in LIMITED_NODES:
+        for name, value in site.get(node, {}).items():
+            if name.startswith("limits.") and limits.setdefault(name, value) != value:
+                raise ConfigError(f"{name} differs between {' and '.join(LIMITED_NODES)}")
+    if not limits:
+        return site
+    return {**site, **{node: {**site.get(node, {}), **limits} for node in LIMITED_NODES}}
+
+
+def _pinned_parameters(options: GraphOptions) -> Parameters:
+    """What the command line decides and no site file may change: which arm is driven."""
+    arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
+    if options.backend is Backend.REAL:
+        return {"proprio_driver": arm}
+    cameras = {f"camera_{camera}": _camera_parameters(camera, options) for camera in CAMERAS}
+    return {"proprio_driver": {**arm, "realtime": "auto"}, **cameras}
+
+
+def _arm_driver(options: GraphOptions) -> str:
+    return "fake" if options.backend is Backend.FAKE else "franka"
 
 
 def _merged(layers: list[Parameters], node: str) -> dict[str, ParamValue]:
@@ -164,6 +211,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         # Without it the arm comes to rest by itself; a new one starts closed.
         respawn=True,
         stop_stage=StopStage.GATE,
+        nice=COMMAND_NICE,
     )
     return [
         *([_simulator(options)] if is_sim else []),
@@ -172,7 +220,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         *([replace(plain["sim_cell"], nice=5)] if is_sim else []),
         *([replace(plain["recorder"], nice=5)] if options.record else []),
         replace(plain["vla_inference"], nice=2),
-        plain["residual_actor"],
+        replace(plain["residual_actor"], nice=COMMAND_NICE),
         gate,
         replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR, echo=True),
         *([_VIEWER] if is_sim and options.window else []),
@@ -201,13 +249,8 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
     parameters: dict[str, dict[str, ParamValue]] = {node: {} for node in nodes}
     for node in nodes & set(MANAGED_NODES):
         parameters[node]["autostart"] = False
-    is_sim, is_fake = options.backend is Backend.SIM, options.backend is Backend.FAKE
+    is_sim = options.backend is Backend.SIM
     values: dict[str, dict[str, ParamValue]] = {
-        "proprio_driver": {
-            "driver": "fake" if is_fake else "franka",
-            "robot_ip": options.robot_ip,
-        },
-        "impedance_controller": {},
         "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
         "recorder": {"directory": str(options.out / "bags")},
         # The scripted policy reads true object poses, which only a simulator has.
@@ -255,6 +298,9 @@ def graph_environment(run_dir: Path, base: Mapping[str, str] | None = None) -> d
     )
     if environment.get("ROS_DISTRO") in OLD_FAST_DDS:
         environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = profile
+    if environment.get("ROS_DISTRO") == "humble":
+        # Humble does not know ROS_AUTOMATIC_DISCOVERY_RANGE.
+        environment.setdefault("ROS_LOCALHOST_ONLY", "1")
     # One thread per library: the numerical work is small, the cores are few.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LP_NUM_THREADS"):
         environment.setdefault(name, "1")

@@ -14,17 +14,23 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.subscription import MessageInfo, Subscription
 
 from vla_rl_ros.data.episode_recording import RawMessage
 from vla_rl_ros.ros.endpoints import message_type
 from vla_rl_ros.ros.gated_group import GatedCallbackGroup
 from vla_rl_ros.ros.graph import Topic
 from vla_rl_ros.ros.qos import recorder_reader
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+if TYPE_CHECKING:  # MessageInfo has no name in Humble and Jazzy
+    from rclpy.subscription import MessageInfo, Subscription
 
 _BY_ARRIVAL = attrgetter("log_time_ns")
 
@@ -95,7 +101,7 @@ class RawIntake:
             while (taken := handle.take_message(kind, True)) is not None:
                 data, info = taken
                 sequence = info.get("publication_sequence_number") or 0
-                if sequence:
+                if sequence and "publisher_gid" in info:
                     self._count_gap(index, info, sequence)
                 log_time_ns = info["received_timestamp"] or time.time_ns()
                 publish_time_ns = info["source_timestamp"] or log_time_ns

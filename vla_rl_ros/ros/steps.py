@@ -137,13 +137,13 @@ def call(client: ServiceClient, request: object, timeout_s: float, clock: Clock)
     until_s = clock() + timeout_s
     while not client.service_is_ready():
         if clock() >= until_s:
-            raise StepError(f"service {client.srv_name} is not there after {timeout_s:g} s")
+            raise StepError(f"service {client.srv_name} is not there after {timeout_s:.3g} s")
         yield
     future = client.call_async(request)
     try:
         while not future.done():
             if clock() >= until_s:
-                raise StepError(f"service {client.srv_name} did not answer in {timeout_s:g} s")
+                raise StepError(f"service {client.srv_name} did not answer in {timeout_s:.3g} s")
             yield
     finally:
         client.release(future)

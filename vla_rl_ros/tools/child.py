@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -158,7 +159,8 @@ def _child_setup(runner_pid: int, nice: int) -> Callable[[], None]:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if nice:
+        # A negative niceness is for those who may; the others run at the normal one.
+        with contextlib.suppress(PermissionError):
             os.nice(nice)
 
     return setup

@@ -7,6 +7,7 @@ Imported by the files in launch/ only; `launch` and `launch_ros` are there where
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import sys
 import tempfile
@@ -81,7 +82,10 @@ def _act(backend: Backend, names: tuple[str, ...], context: LaunchContext) -> li
     options = _options(backend, values)
     run_dir = Path(tempfile.mkdtemp(prefix=f"{PACKAGE}."))
     atexit.register(shutil.rmtree, run_dir, ignore_errors=True)
-    environment = graph_environment(run_dir, {})
+    # What the graph needs by itself, with the values that this shell gives it.
+    own = graph_environment(run_dir, {"ROS_DISTRO": os.environ.get("ROS_DISTRO", "")})
+    environment = graph_environment(run_dir)
+    environment = {name: environment[name] for name in own if name != "ROS_DISTRO"}
     folder = options.out.resolve() / "parameters"
     folder.mkdir(parents=True, exist_ok=True)
     return [

@@ -80,9 +80,9 @@ class Runner:
                 self._watch()
         finally:
             self._stop()
-            # A second Ctrl-C that came meanwhile has got what it wanted.
-            while signal.sigtimedwait(_SIGNALS, 0) is not None:
-                continue
+            # A second Ctrl-C has got what it wanted; it must not spoil the exit code.
+            for signum in _STOPS:
+                signal.signal(signum, signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, previous)
         return int(self._is_failed)
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.core.episode import EpisodeState, Phase
+from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.tools.report import EpisodeResult, success_rates
 
 BRINGUP_TIMEOUT_S = 90.0
-EPISODE_TIMEOUT_S = 90.0
+EPISODE_TIMEOUT_S = 700.0
+RECOVER_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ def run_session(
     plans: Sequence[EpisodePlan],
     bags: Path | None,
     check: Callable[[], None],
+    *,
+    may_recover: bool,
 ) -> Session:
     """Run every planned episode with a progress bar on standard error.
 
@@ -84,9 +88,12 @@ def run_session(
         plans: What to run.
         bags: Where the recorder writes, None when nothing is recorded.
         check: Raises when the graph has died.
+        may_recover: Whether a fault is cleared without asking; only a simulated arm may be moved
+            after a reflex before somebody has looked at it.
 
     Raises:
         GraphTimeoutError: The graph did not come up, or an episode never ended.
+        VlaRlError: A fault latched that an operator has to clear.
     """
     from tqdm import tqdm
 
@@ -96,6 +103,8 @@ def run_session(
         for plan in progress:
             progress.set_postfix_str(f"{plan.task} seed {plan.seed}")
             session.results.append(_run_episode(observer, plan, bags, check))
+            if observer.episode is not None and observer.episode.phase is Phase.FAULT:
+                _recover(observer, check, may_recover=may_recover)
             _sample_health(observer, session)
             done = sum(result.is_success for result in session.results)
             progress.set_postfix_str(f"{done}/{len(session.results)} successful")
@@ -121,9 +130,8 @@ def _run_episode(
     finally:
         stop_noting()
     state = ended[0]
-    if state.phase is Phase.FAULT:
-        observer.trigger("supervisor/recover")
-    _wait_for(observer, Phase.IDLE, EPISODE_TIMEOUT_S, check)
+    if state.phase is not Phase.FAULT:
+        _wait_for(observer, Phase.IDLE, EPISODE_TIMEOUT_S, check)
     outcome = state.outcome.value if state.outcome else ""
     running_s = times_s.get(Phase.RUNNING, math.nan)
     return EpisodeResult(
@@ -134,6 +142,14 @@ def _run_episode(
         duration_s=times_s.get(state.phase, math.nan) - running_s,
         bag=str(bags / state.episode_id) if bags else "",
     )
+
+
+def _recover(observer: GraphObserver, check: Callable[[], None], *, may_recover: bool) -> None:
+    if not may_recover:
+        reason = observer.episode.reason if observer.episode else ""
+        raise VlaRlError(f"{reason}; free the arm, call supervisor/recover and start again")
+    observer.trigger("supervisor/recover", timeout_s=RECOVER_TIMEOUT_S)
+    _wait_for(observer, Phase.IDLE, EPISODE_TIMEOUT_S, check)
 
 
 def _wait_for(

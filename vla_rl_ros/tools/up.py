@@ -139,7 +139,7 @@ def run_episodes(options: GraphOptions, tasks: Sequence[str], episodes: int) -> 
     """Run episodes of each task on a graph of their own, report, print the JSON line.
 
     Returns:
-        0; whether the episodes succeeded is in the JSON line.
+        0 when every process ended properly; whether episodes succeeded is in the JSON line.
     """
     from vla_rl_ros.ros.observer import GraphObserver
     from vla_rl_ros.tools.graph import run_graph
@@ -150,13 +150,19 @@ def run_episodes(options: GraphOptions, tasks: Sequence[str], episodes: int) -> 
     plans = plan_episodes(tasks, episodes, options.seed)
     bags = options.out / "bags" if options.record else None
     with run_graph(options) as graph, GraphObserver() as observer:
-        session = run_session(observer, plans, bags, graph.check)
+        session = run_session(
+            observer,
+            plans,
+            bags,
+            graph.check,
+            may_recover=options.backend is not Backend.REAL,
+        )
     if graph.returncode != 0:
         _tell(graph.said())
     summary = session.summary()
     summary["report"] = str(write_report(session.results, options.out / "report", summary))
     print(json.dumps(summary), flush=True)
-    return 0
+    return int(graph.returncode != 0)
 
 
 def _tell(sentence: str) -> None:

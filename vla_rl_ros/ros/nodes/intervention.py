@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
@@ -24,12 +22,13 @@ from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.ros.action_codecs import decode_policy_action, encode_executed
 from vla_rl_ros.ros.channels import check_age, encode_channels
-from vla_rl_ros.ros.codecs import decode_episode, decode_pose, encode_pose
+from vla_rl_ros.ros.clocks import steady_clock
+from vla_rl_ros.ros.codecs import decode_episode, decode_gripper, decode_pose, encode_pose
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.run import run
-from vla_rl_ros.ros.sampler import Sampler
+from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.state_reader import StampedTopic
 from vla_rl_ros.ros.timing import Window
 
@@ -92,7 +91,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("intervention", InterventionConfig, overrides)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady_clock()
         self._endpoints = Endpoints(self)
         self._sampler = Sampler(self)
         self._timer: Timer | None = None
@@ -106,6 +105,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         self._pose = StampedTopic(
             self._sampler, "arm/tcp_pose", decode_pose, self.config.max_pose_age_s, depth=1
         )
+        self._hand: Tap[JointState] = self._sampler.tap("gripper/state")
         self._target = self._endpoints.publisher("arm/target_pose")
         self._gripper = self._endpoints.publisher("gripper/target")
         self._executed = self._endpoints.publisher("action/executed")
@@ -152,7 +152,17 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._gate.close()
             self._say(Level.OK, f"closed, phase {self._episode.phase.value}")
         elif self._gate.epoch != self._episode.epoch:
-            self._gate.open(self._episode.epoch, self._now_ns())
+            is_hand_open = self._is_hand_open()
+            self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_hand_open)
+
+    def _is_hand_open(self) -> bool:
+        message = self._hand.newest()
+        try:
+            width_m = None if message is None else decode_gripper(message).width_m
+        except InvalidCommandError as error:
+            self.diag.count(f"rejected.gripper_state.{error.reason}")
+            width_m = None
+        return width_m is None or width_m > 0.5 * self.config.gripper_open_width_m
 
     def _on_action(self, message: JointState) -> None:
         if not self.is_running or self._gate is None:

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.timer import Timer
 from trajectory_msgs.msg import JointTrajectory
 
@@ -25,6 +23,7 @@ from vla_rl_ros.core.spec import ACTION_DIM, ActionSpec
 from vla_rl_ros.core.ticks import TickGrid
 from vla_rl_ros.ros.action_codecs import encode_observation, encode_policy_action
 from vla_rl_ros.ros.channels import NS_PER_S
+from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import decode_chunk, decode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
@@ -73,7 +72,7 @@ class ResidualActorNode(ManagedNode[ResidualActorConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("residual_actor", ResidualActorConfig, overrides)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady_clock()
         self._endpoints = Endpoints(self)
         self._sampler = Sampler(self)
         self._timer: Timer | None = None

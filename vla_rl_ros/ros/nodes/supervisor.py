@@ -13,8 +13,6 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 from rclpy.timer import Timer
@@ -22,9 +20,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import EpisodeOrderError, EpisodeState, Phase, planned_task
 from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.ros.autorun import AutorunLedger
 from vla_rl_ros.ros.bringup import BringUp
 from vla_rl_ros.ros.cell_reset import SIM_CELL, CellReset
 from vla_rl_ros.ros.cell_senses import CellSenses, Watch
+from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
@@ -55,12 +55,12 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("supervisor", SupervisorConfig, overrides)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady_clock()
         self._endpoints = Endpoints(self)
         self._beats: list[Timer] = []
         self._runner: EpisodeRunner | None = None
         self._side = Sequence()
-        self._num_autorun = 0
+        self._autorun = AutorunLedger()
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
         # A service that awaits occupies its callback group, and the ticks must go on meanwhile.
@@ -141,10 +141,11 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
 
     def _next_order(self) -> EpisodeOrder | None:
         config = self.config
-        if self._num_autorun >= config.autorun_episodes:
+        num_begun = self._autorun.num_begun
+        if num_begun >= config.autorun_episodes:
             return None
-        task = planned_task(config.tasks, config.episodes_per_task, self._num_autorun)
-        self._num_autorun += 1
+        task = planned_task(config.tasks, config.episodes_per_task, num_begun)
+        self._autorun.begin()
         return self._order(task)
 
     def _order(self, name: str) -> EpisodeOrder:

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock
-from rclpy.clock_type import ClockType
 from rclpy.guard_condition import GuardCondition
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
@@ -26,6 +24,7 @@ from vla_rl_ros.core.types import ActionChunk, FloatArray, Pose
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
 from vla_rl_ros.ros.action_codecs import decode_executed, encode_path
 from vla_rl_ros.ros.channels import NS_PER_S
+from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
@@ -82,7 +81,7 @@ class VlaInferenceNode(ManagedNode[VlaInferenceConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("vla_inference", VlaInferenceConfig, overrides)
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = steady_clock()
         self._endpoints = Endpoints(self)
         self._sampler = Sampler(self)
         self._worker: InferenceWorker | None = None
