@@ -55,7 +55,7 @@ class SceneConfig:
         128, doc="Width and height of camera images.", unit="px", low=32, high=640
     )
     multisamples: int = param(
-        4, doc="Anti-aliasing samples per pixel; 0 halves the cost of an image.", low=0, high=8
+        0, doc="Anti-aliasing samples per pixel; 4 doubles the cost of an image.", low=0, high=8
     )
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,35 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         "--robot-ip", default=SIM_ADDRESS, help=f"loopback address (default: {SIM_ADDRESS})"
     )
     control.set_defaults(run=run_control)
+    experts = benches.add_parser(
+        "experts",
+        help="scripted experts in the fast simulator",
+        description="Run the scripted expert of each task in the in-process simulator, with and "
+        "without a tick of delay. Prints one JSON line last.",
+    )
+    experts.add_argument("--quick", action="store_true", help="20 episodes instead of 100")
+    experts.add_argument("--variant", default="default", help="named difficulty of the scene")
+    experts.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
+    experts.add_argument("--out", type=Path, help="where rows and figure go (default: out/<time>)")
+    experts.set_defaults(run=run_experts)
+
+
+def run_experts(arguments: argparse.Namespace) -> int:
+    """Run `bench experts`; returns the exit code."""
+    from vla_rl_ros.tools.bench_experts import measure
+    from vla_rl_ros.tools.report import figure_axes, save_figure
+
+    out: Path = arguments.out or default_out("bench_experts")
+    episodes = 20 if arguments.quick else 100
+    rows, figures = measure(arguments.variant, episodes, arguments.seed)
+    figures["rows"] = str(write_rows([asdict(row) for row in rows], out / "experts.jsonl"))
+    figure, (axis,) = figure_axes(1, f"bench experts, {arguments.variant}", height=3.0)
+    bars = axis.bar(list(figures["success"]), list(figures["success"].values()))
+    axis.bar_label(bars)
+    axis.set(ylabel=f"successes of {episodes}", ylim=(0, 1.15 * episodes))
+    figures["figure"] = str(save_figure(figure, out / "experts.png"))
+    print(json.dumps(figures), flush=True)
+    return 0
 
 
 def run_control(arguments: argparse.Namespace) -> int:
