@@ -162,5 +162,9 @@ def _child_setup(runner_pid: int, nice: int) -> Callable[[], None]:
         # A negative niceness is for those who may; the others run at the normal one.
         with contextlib.suppress(PermissionError):
             os.nice(nice)
+        # Where the kernel groups tasks by session (autogroup), the niceness between two sessions
+        # is that of the groups, and each child is a session of its own.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice), encoding="ascii")
 
     return setup
