@@ -110,7 +110,7 @@ def test_silence_holds_within_100_ms_and_stops_within_500_ms() -> None:
         history.append((cycle * cycle_s, command, event))
     held_s = next(now_s for now_s, _, event in history if event is Event.HELD)
     stopped_s = next(now_s for now_s, _, event in history if event is Event.STOP)
-    assert 0.09 < held_s <= 0.1
+    assert 0.08 < held_s <= 0.1
     assert 0.49 < stopped_s <= 0.5
     held = [command for now_s, command, _ in history if held_s <= now_s < stopped_s]
     assert all(np.array_equal(c.pose.position_m, held[0].pose.position_m) for c in held)

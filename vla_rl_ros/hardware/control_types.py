@@ -48,7 +48,11 @@ class ControlLoopConfig:
         200.0, doc="Rate of the reference stream.", unit="Hz", low=100.0, high=1000.0
     )
     hold_after_s: float = param(
-        0.1, doc="Target age at which the reference rests.", unit="s", low=0.02, high=1.0
+        0.09,  # with a cycle and the way of a message it is 100 ms
+        doc="Target age at which the reference rests.",
+        unit="s",
+        low=0.02,
+        high=1.0,
     )
     stop_after_s: float = param(
         0.5, doc="Target age at which the arm is stopped.", unit="s", low=0.05, high=5.0
