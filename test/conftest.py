@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +40,9 @@ def executor() -> Iterator[object]:
     finally:
         nodes = list(made.get_nodes())
         made.shutdown()
-        for node in nodes:
-            node.destroy_node()
+        while nodes:
+            nodes.pop().destroy_node()
         rclpy.try_shutdown()
+        # Nodes and their callbacks are cycles, and as long as they live so does their participant;
+        # Fast DDS can deadlock when many participants of one process come and go.
+        gc.collect()

@@ -18,7 +18,7 @@ from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.tools.graph import GraphEndedError, RunningGraph, run_graph
-from vla_rl_ros.tools.shared_memory import SHM, mapped_segments
+from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 
 pytestmark = [pytest.mark.graph, pytest.mark.ros, pytest.mark.timeout(120)]
 
@@ -90,9 +90,8 @@ def test_a_signal_in_a_running_episode_stops_everything_and_leaves_nothing(
     assert time.monotonic() - begin_s < 5.0, graph.said()
     assert graph.returncode == 0, graph.said()
     assert not any(process.is_running() for process in processes.values())
-    left = {name for name in segments if (SHM / name).exists()}
-    # Ports are shared with whoever else is in this domain; segments have one owner.
-    assert not {name for name in left if "port" not in name}
+    # Whoever else is in this domain, this process for one, keeps segments of its own.
+    assert remove_dead(segments) == []
 
 
 def test_the_run_directory_lives_as_long_as_the_graph(tmp_path: Path) -> None:
