@@ -38,7 +38,7 @@ CORE = [
 TEST = ["hypothesis", "pytest<9", "pytest-timeout", "pytest-xdist"]
 EXTRAS = {
     "sim": ["franky-sim", "gymnasium", "matplotlib", "mujoco", "pillow"],
-    "hardware": ["pyrealsense2"],
+    "hardware": ["pillow", "pyrealsense2"],
     "learning": ["onnxruntime", "torch", "transformers"],
     # ROS itself for machines without a ROS install; the three wheels select one distribution.
     "ros": [
@@ -54,6 +54,7 @@ EXTRAS = {
         "import-linter",
         "mypy",
         "pre-commit",
+        "pytest-rerunfailures",
         "ruff",
         "types-PyYAML",
     ],

@@ -47,13 +47,28 @@ class Cell:
         )
 
     def run_until_moving(self, task: str, seed: int) -> None:
-        """Start an episode and wait until the arm has visibly left its start."""
-        self.wait_for(Phase.IDLE)
-        self.observer.set_parameters("supervisor", {"task": task, "seed": seed})
-        self.start_episode()
-        self.wait_for(Phase.RUNNING)
-        self.clear()
-        self.observer.wait_until(lambda: self.travel_m() > 0.03, 20.0, "the arm to move")
+        """Start an episode and wait until the arm has visibly left its start.
+
+        An episode that ends at once is begun again: the supervisor may notice only within it that
+        a process was killed a moment ago.
+        """
+        for _ in range(4):
+            self.wait_for(Phase.IDLE)
+            self.observer.set_parameters("supervisor", {"task": task, "seed": seed})
+            self.start_episode()
+            self.wait_for(Phase.READY)
+            self.clear()
+            self.observer.wait_until(
+                lambda: self.travel_m() > 0.03 or self.is_in(Phase.ENDED, Phase.IDLE),
+                30.0,
+                "the arm to move",
+            )
+            if self.is_in(Phase.RUNNING):
+                return
+        raise AssertionError(f"no episode ran: {self.observer.episode}")
+
+    def is_in(self, *phases: Phase) -> bool:
+        return self.observer.episode is not None and self.observer.episode.phase in phases
 
     def start_episode(self, timeout_s: float = 45.0) -> None:
         """Ask until the supervisor agrees: a node that was killed has to come back first."""

@@ -58,6 +58,9 @@ def test_a_killed_gate_leads_to_hold_then_rest(
     cell.observer.spin(0.013 * trial)
     killed_ns = cell.kill("intervention")
     cell.observer.spin(1.5)
+    cell.observer.wait_until(
+        lambda: len(cell.measured.since(killed_ns)[0]) > 100, 10.0, "arm/tcp_pose after the kill"
+    )
     held_s = last_motion_s(*cell.reference.since(killed_ns), STILL_M)
     at_rest_s = rest_s(*cell.measured.since(killed_ns))
     record_property("held_ms", 1e3 * held_s)

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from node.arm_bench import ArmBench
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from vla_rl_ros.hardware import fakes
 from vla_rl_ros.hardware.fakes import HOME_POSE, HOME_Q_RAD
 from vla_rl_ros.ros.codecs import decode_gripper, decode_pose, decode_twist, decode_wrench
 from vla_rl_ros.ros.nodes.proprio_driver import ProprioDriverNode
@@ -55,6 +58,21 @@ def test_streams_keep_their_rates(bench: ArmBench) -> None:
     # Lower bounds with room for a busy machine; nothing is published twice.
     assert 100.0 < (len(poses) - 1) / elapsed_s < 205.0
     assert 25.0 < len(bench.heard["gripper/state"]) / elapsed_s < 55.0
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_gripper(
+    bench: ArmBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.until(lambda: len(bench.heard["gripper/state"]) > 2)
+    before_ns = stamp_ns(bench.heard["gripper/state"][-1])
+    hour_ns = 3_600_000_000_000
+    late = SimpleNamespace(time_ns=lambda: time.time_ns() - hour_ns, monotonic=time.monotonic)
+    monkeypatch.setattr(fakes, "time", late)
+    assert bench.until(
+        lambda: (
+            sum(stamp_ns(m) < before_ns - hour_ns // 2 for m in bench.heard["gripper/state"]) > 5
+        )
+    )
 
 
 def test_a_dead_link_is_silence_and_an_error(bench: ArmBench) -> None:

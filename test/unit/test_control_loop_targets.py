@@ -193,3 +193,14 @@ def test_homing_waits_for_silence_and_for_a_cleared_fault() -> None:
     follower.leave(ControlMode.IDLE)
     follower.begin_homing(6.0)
     assert follower.mode is ControlMode.HOMING
+
+
+def test_an_arm_far_outside_the_box_does_not_engage() -> None:
+    low = TargetFollower(
+        ControlLoopConfig(), ReferenceLimits(box_max_m=(0.40, 0.35, 0.6), max_step_m=0.2)
+    )
+    with pytest.raises(InvalidCommandError, match="engage_distance"):
+        low.accept(HOME_POSE, HOME_POSE, 0.0)
+    assert low.mode is ControlMode.IDLE
+    near = TargetFollower(ControlLoopConfig(), ReferenceLimits(box_max_m=(0.44, 0.35, 0.6)))
+    assert near.accept(HOME_POSE, HOME_POSE, 0.0) is Event.ENGAGE

@@ -42,6 +42,26 @@ def test_a_closed_target_grasps_what_is_there() -> None:
     assert worker.state.width_m == 0.04
 
 
+def test_opening_moves_no_finger_and_homing_comes_before_the_first_target() -> None:
+    gripper = FakeGripper(is_instant=False, is_homed=False)
+    gripper.open()
+    worker = GripperWorker(gripper)
+    worker.step()
+    assert gripper.calls == ["open"]
+    worker.request_homing()
+    worker.submit(0.02)
+    worker.step()
+    worker.step()
+    assert gripper.calls == ["open", "homing"]
+    gripper.finish()
+    worker.step()
+    assert gripper.calls == ["open", "homing", "move 0.02"]
+    gripper.finish()
+    worker.request_homing()
+    worker.step()
+    assert gripper.calls == ["open", "homing", "move 0.02"]
+
+
 def test_the_newest_target_replaces_waiting_and_running_ones() -> None:
     worker, gripper = made(is_instant=False)
     worker.submit(0.0)

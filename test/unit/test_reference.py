@@ -36,6 +36,24 @@ def test_limited_target_is_inside_every_limit(translation: np.ndarray, rotvec: n
     assert angle_between_rad(limited.quat_xyzw, HOME.quat_xyzw) <= LIMITS.max_step_rad + 1e-9
 
 
+@given(vectors, vectors, vectors, vectors)
+def test_no_target_moves_a_reference_outside_the_limits_by_more_than_a_step(
+    where: np.ndarray, turned: np.ndarray, translation: np.ndarray, rotvec: np.ndarray
+) -> None:
+    reference = offset_pose(HOME, 2.0 * where, 4.0 * turned)
+    target = offset_pose(reference, 20.0 * translation, 3.0 * rotvec)
+    limited, _ = limit_target(target, reference, LIMITS)
+    assert np.linalg.norm(limited.position_m - reference.position_m) <= LIMITS.max_step_m + 1e-9
+    assert angle_between_rad(limited.quat_xyzw, reference.quat_xyzw) <= LIMITS.max_step_rad + 1e-6
+
+
+def test_a_reference_outside_the_box_comes_back_in_steps() -> None:
+    outside = offset_pose(HOME, np.array([0.0, 0.0, 0.45]), np.zeros(3))
+    limited, flags = limit_target(outside, outside, LIMITS)
+    assert flags == ("box", "step")
+    assert limited.position_m[2] == pytest.approx(0.65)
+
+
 def test_target_within_limits_passes_unchanged() -> None:
     target = offset_pose(HOME, np.array([0.01, -0.01, 0.02]), np.array([0.0, 0.0, 0.1]))
     limited, flags = limit_target(target, HOME, LIMITS)

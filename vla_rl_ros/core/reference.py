@@ -21,6 +21,8 @@ from vla_rl_ros.core.impedance import ImpedanceSettings, clip_error
 from vla_rl_ros.core.types import FloatArray, Pose, Twist
 
 _DOWN = np.array([0.0, 0.0, -1.0])
+# Rounding must not push a pose on the box's surface off it.
+_STEP_SLACK = 1.0 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,10 @@ class ReferenceLimits:
 def limit_target(
     target: Pose, reference: Pose, limits: ReferenceLimits
 ) -> tuple[Pose, tuple[str, ...]]:
-    """Pull a target into the limits.
+    """Pull a target into the limits, by one step at most.
+
+    The step bound has the last word: a reference outside the box or tilted too far comes back in
+    steps.
 
     Args:
         target: Wanted TCP pose.
@@ -81,20 +86,31 @@ def limit_target(
         ``tilt``.
     """
     flags = []
-    translation, rotvec = pose_increment(target, reference)
-    for vector, bound in ((translation, limits.max_step_m), (rotvec, limits.max_step_rad)):
-        length = float(np.linalg.norm(vector))
-        if length > bound:
-            vector *= bound / length
-            flags.append("step")
-    limited = offset_pose(reference, translation, rotvec)
+    limited, is_far = _limit_step(target, reference, limits)
+    if is_far:
+        flags.append("step")
     position = np.clip(limited.position_m, limits.box_min_m, limits.box_max_m)
     if not np.array_equal(position, limited.position_m):
         flags.append("box")
     quat, is_tilted = _limit_tilt(limited.quat_xyzw, limits.max_tilt_rad)
     if is_tilted:
         flags.append("tilt")
-    return Pose(position, quat), tuple(dict.fromkeys(flags))
+    limited, is_far = _limit_step(Pose(position, quat), reference, limits)
+    if is_far:
+        flags.append("step")
+    return limited, tuple(dict.fromkeys(flags))
+
+
+def _limit_step(target: Pose, reference: Pose, limits: ReferenceLimits) -> tuple[Pose, bool]:
+    """Shorten the way from the reference to the target; a near target stays as it is."""
+    translation, rotvec = pose_increment(target, reference)
+    is_far = False
+    for vector, bound in ((translation, limits.max_step_m), (rotvec, limits.max_step_rad)):
+        length = float(np.linalg.norm(vector))
+        if length > bound * _STEP_SLACK:
+            vector *= bound / length
+            is_far = True
+    return (offset_pose(reference, translation, rotvec) if is_far else target), is_far
 
 
 def _limit_tilt(quat_xyzw: FloatArray, max_tilt_rad: float) -> tuple[FloatArray, bool]:

@@ -11,12 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future
 
 from vla_rl_ros.core.errors import DeviceError, InvalidCommandError
 from vla_rl_ros.core.impedance import ImpedanceSettings
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.types import ArmState, Pose
+from vla_rl_ros.hardware.arm_worker import MOVING, ArmWorker, BrokenJobError, run_job
 from vla_rl_ros.hardware.control_types import (
     Command,
     ControlLoopConfig,
@@ -31,7 +32,6 @@ from vla_rl_ros.hardware.protocols import Arm, ArmMode
 from vla_rl_ros.hardware.target_follower import BUSY, ENGAGED, Event, TargetFollower
 
 GRIPPER_RECOVERY_S = 3.0
-STOP_TRIES, STOP_RETRY_S = 40, 0.25
 
 _logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ArmController:
         self.stats = LoopStatistics(1.0 / config.rate_hz)
         self._settings = settings
         self._clock, self._wall_ns = clock, wall_ns
-        self._worker = worker or ThreadPoolExecutor(1, thread_name_prefix="arm-worker")
+        self._worker = ArmWorker(arm, worker)
         self._follower = TargetFollower(config, limits)
         self._lock = threading.Lock()
         self._is_enabled = False
@@ -86,25 +86,21 @@ class ArmController:
         """Refuse targets from now on and bring the arm to rest; blocks until it is."""
         with self._lock:
             self._is_enabled = False
-            mode = self._follower.mode
-            if mode in ENGAGED or mode is ControlMode.ENGAGING:
+            if self._follower.mode in (*ENGAGED, ControlMode.ENGAGING):
                 self._follower.leave(ControlMode.IDLE)
-        barrier = self._worker.submit(lambda: None)
-        for _ in range(STOP_TRIES):
-            # From this thread, not from the worker, and again: it ends a planned motion of the
-            # worker, and a job between two motions could start another.
-            try:
-                self.arm.stop()
-            except DeviceError:
-                _logger.exception("the arm could not be stopped; the control box holds it")
-            if wait((barrier,), STOP_RETRY_S).done:
-                return
-        _logger.error("a job of the arm does not end")
+        self._worker.end_jobs()
 
     def close(self) -> None:
         """Bring the arm to rest and end the worker."""
         self.disable()
-        self._worker.shutdown(wait=True)
+        self._worker.close()
+
+    def break_down(self, reason: str) -> None:
+        """Nobody steps any more: latch a fault, accept nothing, bring the arm to rest."""
+        with self._lock:
+            self._is_enabled = False
+            self._fail(reason)
+        self._worker.halt()
 
     def submit_target(self, target: Pose, stamp_ns: int) -> tuple[str, ...]:
         """Follow a target or refuse it as a whole.
@@ -140,26 +136,22 @@ class ArmController:
         with self._lock:
             old, self._settings = self._settings, settings
             is_engaged = self._follower.mode in ENGAGED
-        if not is_engaged:
-            return
-        if (old.outer_clip_m, old.clip_rad) == (settings.outer_clip_m, settings.clip_rad):
+        clips = [(each.outer_clip_m, each.clip_rad) for each in (old, settings)]
+        if is_engaged and clips[0] == clips[1]:
             self.arm.set_settings(settings)
-        else:
+        elif is_engaged:
             self._submit(self._exchange_settings, ControlMode.FAULT)
 
     def hold(self) -> str:
-        """Rest at the present reference and refuse targets until `recover` or `home`.
-
-        Returns:
-            What happened, as a sentence.
-        """
+        """Rest, ending a planned motion; refuse to move until `recover`. Says what happens."""
         with self._lock:
-            self._follower.hold()
-            is_held = self._follower.is_held
-        return "the reference is frozen" if is_held else "the arm is not following anything"
+            sentence, mode = self._follower.hold(), self._follower.mode
+        if mode in (ControlMode.HOMING, ControlMode.RECOVERING):
+            self._worker.end_jobs_soon()
+        return sentence
 
     def recover(self) -> Future[str]:
-        """Clear a fault (the gripper's as well), a stop or a hold.
+        """Clear a fault (the gripper's as well), a stop or a hold; the arm may back off.
 
         Returns:
             Future of a sentence; its exception is a DeviceError.
@@ -178,14 +170,16 @@ class ArmController:
             Future of a sentence; its exception is a DeviceError.
 
         Raises:
-            DeviceError: Targets are arriving, a fault is latched, or the arm is busy.
+            DeviceError: Targets are arriving, a fault or a hold is latched, or the arm is busy.
         """
         with self._lock:
             if not self._is_enabled:
                 raise DeviceError("the controller is not active: activate it first")
+            was_stopped = self._follower.mode is ControlMode.STOPPED
             self._follower.begin_homing(self._clock())
             limits = self._follower.limits
-        return self._submit(lambda: self._home(request, limits), ControlMode.IDLE)
+        on_error = ControlMode.STOPPED if was_stopped else ControlMode.IDLE
+        return self._submit(lambda: self._home(request, limits), on_error)
 
     def step(self) -> LoopSnapshot:
         """One cycle: state, fault, watchdog, reference."""
@@ -239,19 +233,22 @@ class ArmController:
             self._submit(lambda: self._stop(last_target_s), ControlMode.FAULT)
 
     def _submit(self, job: Callable[[], str], mode_on_error: ControlMode) -> Future[str]:
-        return self._worker.submit(self._guarded, job, mode_on_error)
+        return self._worker.submit(lambda: self._guarded(job, mode_on_error))
 
     def _guarded(self, job: Callable[[], str], mode_on_error: ControlMode) -> str:
         try:
-            return job()
+            return run_job(job)
         except DeviceError as error:
             with self._lock:
-                is_fault = mode_on_error is ControlMode.FAULT
                 is_unfinished = self._follower.mode in (*BUSY, ControlMode.STOPPED)
-                if self.arm.fault is not None or (is_unfinished and is_fault):
+                is_fault = is_unfinished and mode_on_error is ControlMode.FAULT
+                is_fault |= self.arm.fault is not None or isinstance(error, BrokenJobError)
+                if is_fault:
                     self._fail(str(error))
                 elif is_unfinished:
                     self._follower.leave(mode_on_error)
+            if is_fault and self.arm.mode in MOVING:
+                self._worker.halt()
             raise
 
     def _engage(self) -> str:
@@ -264,14 +261,16 @@ class ArmController:
         with self._lock:
             is_wanted = self._follower.mode is ControlMode.ENGAGING
             self._follower.engaged(measured, self._clock())
+            is_outdated = self._settings != settings
         if not is_wanted:
             self.arm.stop()
+        elif is_outdated:
+            self._exchange_settings()
         return "engaged"
 
     def _exchange_settings(self) -> str:
         with self._lock:
-            settings = self._settings
-            is_engaged = self._follower.mode in ENGAGED
+            settings, is_engaged = self._settings, self._follower.mode in ENGAGED
         if is_engaged:
             self.arm.start_impedance(settings)
         return "settings exchanged"
@@ -283,6 +282,9 @@ class ArmController:
 
     def _recover(self, has_left_control: bool) -> str:
         if has_left_control:
+            # A call that was given up may have started the spring after all.
+            if self.arm.mode in MOVING:
+                self.arm.stop()
             self.arm.recover()
             with self._lock:
                 self._follower.leave(ControlMode.IDLE)

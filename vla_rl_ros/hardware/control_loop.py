@@ -7,12 +7,13 @@ for the end of a cycle and read what it measured, so that one thread alone reads
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
 
 from vla_rl_ros.hardware.arm_controller import ArmController
-from vla_rl_ros.hardware.control_types import LoopSnapshot
+from vla_rl_ros.hardware.control_types import ControlMode, LoopSnapshot
 from vla_rl_ros.hardware.robot_thread import raise_priority
 
 # An ordinary thread with a head start; SCHED_FIFO belongs to libfranka's control thread only.
@@ -37,6 +38,8 @@ class ControlLoop:
         self._thread: threading.Thread | None = None
         self._condition = threading.Condition()
         self._snapshot: LoopSnapshot | None = None
+        self.error: Exception | None = None
+        """What ended the thread; None while it is well."""
 
     def start(self) -> None:
         """Start the thread; the arm stays as it is until the first target."""
@@ -73,12 +76,38 @@ class ControlLoop:
 
     def _run(self) -> None:
         raise_priority(LOOP_NICE)
+        try:
+            self._step_until_closing()
+        except Exception as error:
+            # Without this thread the spring would keep its last reference, and no watchdog.
+            _logger.exception("the arm's loop broke down")
+            self._break_down(error)
+
+    def _break_down(self, error: Exception) -> None:
+        reason = f"the arm's loop broke down: {type(error).__name__}: {error}"
+        self.controller.break_down(reason)
+        self.error = error
+        last = self._snapshot
+        if last is not None:
+            self._publish(
+                dataclasses.replace(
+                    last,
+                    cycle=last.cycle + 1,
+                    mode=ControlMode.FAULT,
+                    command=None,
+                    fault=reason,
+                )
+            )
+
+    def _publish(self, snapshot: LoopSnapshot) -> None:
+        with self._condition:
+            self._snapshot = snapshot
+            self._condition.notify_all()
+
+    def _step_until_closing(self) -> None:
         next_s = time.monotonic()
         while not self._is_closing.is_set():
-            snapshot = self.controller.step()
-            with self._condition:
-                self._snapshot = snapshot
-                self._condition.notify_all()
+            self._publish(self.controller.step())
             next_s += self._period_s
             wait_s = next_s - time.monotonic()
             if wait_s > 0.0:

@@ -182,12 +182,15 @@ class FakeArm:
 class FakeGripper:
     """Answers the `Gripper` protocol; a command ends with `poll` or only with `finish`."""
 
-    def __init__(self, *, is_instant: bool = True, object_m: float = 0.0) -> None:
+    def __init__(
+        self, *, is_instant: bool = True, object_m: float = 0.0, is_homed: bool = True
+    ) -> None:
         """Describe the gripper.
 
         Args:
             is_instant: Whether a command ends at the next `poll`; else only `finish` ends it.
             object_m: Width of what lies between the fingers; 0 for nothing.
+            is_homed: Whether the width is known; else every command but homing is refused.
         """
         self._is_instant = is_instant
         self._object_m = object_m
@@ -195,6 +198,7 @@ class FakeGripper:
         self._goal_m: float | None = None
         self._is_grasped = False
         self._is_open = False
+        self._is_homed = is_homed
         self.failure: str | None = None
         self.calls: list[str] = []
 
@@ -225,6 +229,17 @@ class FakeGripper:
             is_grasped=self._is_grasped,
         )
 
+    def needs_homing(self) -> bool:
+        """Whether the width is unknown."""
+        self._require_open()
+        return not self._is_homed
+
+    def start_homing(self) -> None:
+        """Begin to learn the width."""
+        self.calls.append("homing")
+        self._is_homed = True
+        self._begin(0.08)
+
     def start_move(self, width_m: float) -> None:
         """Begin a move."""
         self.calls.append(f"move {width_m:g}")
@@ -249,6 +264,8 @@ class FakeGripper:
 
     def _begin(self, goal_m: float) -> None:
         self._require_open()
+        if not self._is_homed:
+            raise DeviceError("the fingers are not homed: call home")
         if self._goal_m is not None:
             raise DeviceError("a gripper command is still running: stop it first")
         self._goal_m, self._is_grasped = goal_m, False

@@ -21,6 +21,7 @@ from vla_rl_ros.hardware.franka_config import FrankaConfig
 from vla_rl_ros.hardware.franka_errors import LINK_LOST, REFLEX, REFUSED, fault_of
 from vla_rl_ros.hardware.franka_link import FrankaLink
 from vla_rl_ros.hardware.protocols import ArmFault, ArmMode
+from vla_rl_ros.hardware.robot_thread import NoAnswerError
 
 if TYPE_CHECKING:
     import franky
@@ -52,6 +53,7 @@ class FrankaArm:
         if self._mode is not ArmMode.DISCONNECTED:
             return
         self._link.connect()
+        self._abort.clear()
         self._set_mode(ArmMode.IDLE)
         errors = self._link.call(lambda: str(self._link.robot.state.current_errors), 2.0)
         if self._link.robot.has_errors:
@@ -84,7 +86,7 @@ class FrankaArm:
     def mode(self) -> ArmMode:
         """Present mode; looks whether the 1 kHz loop still runs."""
         with self._lock:
-            if self._mode is ArmMode.IMPEDANCE and not self._link.robot.is_in_control:
+            if self._mode is ArmMode.IMPEDANCE and not self._link.is_in_control():
                 self._mode, self._fault = ArmMode.FAULT, self._reason_of_end()
             return self._mode
 
@@ -104,13 +106,26 @@ class FrankaArm:
     def _latch(self, fault: ArmFault) -> None:
         with self._lock:
             self._mode = ArmMode.FAULT
-            self._fault = self._fault or fault
+            is_new, self._fault = self._fault is None, self._fault or fault
+        if is_new and self._link.is_in_control():
+            # A packet that could not be read, say: the motion goes on by itself.
+            self._halt_soon()
+
+    def _halt_soon(self) -> None:
+        self._abort.set()
+        self._link.post(self._halt_here)
+
+    def _halt_here(self) -> None:
+        try:
+            self._stop_here()
+        finally:
+            self._abort.clear()
 
     def _set_mode(self, mode: ArmMode) -> None:
         with self._lock:
-            self._mode = mode
-
-    # --- impedance ------------------------------------------------------------------------
+            # At rest with a latched fault is FAULT.
+            is_faulted = mode is ArmMode.IDLE and self._fault is not None
+            self._mode = ArmMode.FAULT if is_faulted else mode
 
     def start_impedance(self, settings: ImpedanceSettings) -> None:
         """Engage the spring at the measured pose; while engaged, exchange the clips seamlessly."""
@@ -137,7 +152,9 @@ class FrankaArm:
                 tracker.set_target(*self._reference)
             else:
                 self._reference = None
-            self._tracker, self._mode = tracker, ArmMode.IMPEDANCE
+            self._tracker = tracker
+            # A call that was given up has latched a fault; the stop is on its way.
+            self._mode = ArmMode.FAULT if self._fault is not None else ArmMode.IMPEDANCE
 
     def set_reference(self, pose: Pose, twist: Twist) -> None:
         """Move the set point; without effect unless the spring is engaged."""
@@ -167,28 +184,30 @@ class FrankaArm:
             )
 
     def stop(self) -> None:
-        """Come to rest; ends a planned motion early. A faulted arm is at rest already."""
-        if self._fault is not None or self._mode is ArmMode.DISCONNECTED:
+        """Come to rest; ends a planned motion and the way back from an obstacle early."""
+        is_at_rest = self._mode is ArmMode.FAULT and not self._link.is_in_control()
+        if is_at_rest or self._mode is ArmMode.DISCONNECTED:
             return
         self._abort.set()
         try:
-            self._run(self._stop_here, timeout_s=3.0)
+            self._call(self._stop_here, timeout_s=3.0)
         finally:
             self._abort.clear()
 
     def _stop_here(self) -> None:
         with self._lock:
-            if self._mode is not ArmMode.IMPEDANCE:
+            is_left_over = self._tracker is not None and self._link.is_in_control()
+            if self._mode is not ArmMode.IMPEDANCE and not is_left_over:
                 return
-            self._mode = ArmMode.MOVING
+            if self._fault is None:
+                self._mode = ArmMode.MOVING
         stop_motion = self._link.franky.TorqueStopMotion(
             ramp_duration=STOP_RAMP_S, max_duration=STOP_LIMIT_S
         )
         self._tracker.stop(stop_motion)
         with self._lock:
-            self._mode, self._tracker, self._reference = ArmMode.IDLE, None, None
-
-    # --- planned motions ------------------------------------------------------------------
+            self._tracker = self._reference = None
+        self._set_mode(ArmMode.IDLE)
 
     def move_joints(self, q_rad: FloatArray, speed_fraction: float) -> None:
         """Joint motion, jerk-limited, at a fraction of the arm's dynamics."""
@@ -224,8 +243,6 @@ class FrankaArm:
         if is_aborted:
             raise DeviceError("the motion was stopped before its end")
 
-    # --- faults ---------------------------------------------------------------------------
-
     def recover(self) -> None:
         """Clear the fault, after a lost link by connecting anew; backs off from an obstacle."""
         if self._mode in (ArmMode.IMPEDANCE, ArmMode.MOVING):
@@ -234,40 +251,43 @@ class FrankaArm:
             with self._lock:
                 self._tracker = self._reference = None
             self._link.connect()
-        try:
-            self._link.call(self._recover_here, timeout_s=10.0)
-        except DeviceError:
-            raise
-        except Exception as error:
-            self._latch(fault_of(error))
-            raise ArmFaultError(f"recovery failed: {type(error).__name__}: {error}") from error
+            self._abort.clear()
+        self._call(self._recover_here, timeout_s=10.0)
         with self._lock:
             self._mode, self._fault = ArmMode.IDLE, None
 
     def _recover_here(self) -> None:
+        self._stop_here()
+        with self._lock:
+            self._tracker = self._reference = None
         if self._link.clear_errors():
             self._back_off()
         self._link.restore_thresholds()
 
     def _back_off(self) -> None:
         """Move away along the measured force until the arm no longer presses."""
-        config = self._link.config
         for _ in range(3):
-            raw = self._link.robot.state
-            force_n = np.asarray(raw.O_F_ext_hat_K[:3])
-            norm_n = float(np.linalg.norm(force_n))
-            if norm_n < 0.3 * config.collision_force_n:
+            pose = self._link.pose_off_obstacle()
+            if pose is None:
                 return
-            position = raw.O_T_EE.translation - config.back_off_m * force_n / norm_n
-            self._move_tcp_here(Pose(position, raw.O_T_EE.quaternion), speed_fraction=0.1)
+            # MOVING with a latched fault: `stop` acts.
+            self._move_tcp_here(pose, speed_fraction=0.1)
 
     def _run(self, function: Callable[[], R], timeout_s: float) -> R:
-        """Run a blocking robot call in the robot's thread; a vendor error becomes the fault."""
+        """Run a blocking robot call, unless a fault is latched."""
         if self._fault is not None:
             raise ArmFaultError(f"{self._fault.kind}: {self._fault.detail}")
+        return self._call(function, timeout_s)
+
+    def _call(self, function: Callable[[], R], timeout_s: float) -> R:
+        """Run a blocking call in the robot's thread; a vendor error becomes the fault."""
         try:
             return self._link.call(function, timeout_s)
-        except DeviceError:
+        except DeviceError as error:
+            if isinstance(error, NoAnswerError):
+                self._latch(ArmFault(kind=REFUSED, detail=str(error)))
+                # Behind the late call, which may engage the spring yet.
+                self._halt_soon()
             raise
         except Exception as error:
             self._latch(fault_of(error))

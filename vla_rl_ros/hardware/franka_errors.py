@@ -40,7 +40,7 @@ def connect_error(error: BaseException, address: str) -> DeviceError:
             "realtime is 'enforce' but the kernel or the user has no real-time rights: boot a "
             "PREEMPT_RT kernel with rtprio limits, or set realtime to 'ignore' for simulation"
         ),
-        "DeviceError": (
+        "NoAnswerError": (
             f"the control box at {address} accepts the connection and then says nothing: it "
             "serves one client only, so stop the other one"
         ),

@@ -22,7 +22,6 @@ GRASP_EPSILON_INNER_M = 0.01
 GRASP_EPSILON_OUTER_M = 0.08
 EMPTY_WIDTH_M = 0.002
 UNHOMED_WIDTH_M = 0.01
-HOMING_LIMIT_S = 15.0
 ABORT_LIMIT_S = 1.0
 
 
@@ -36,7 +35,7 @@ class FrankaGripper:
         self._pending: Any = None
 
     def open(self) -> None:
-        """Connect; home the fingers if the hand does not know its width yet."""
+        """Connect; the fingers stay where they are."""
         if self._gripper is not None:
             return
         try:
@@ -44,16 +43,9 @@ class FrankaGripper:
         except ImportError as error:
             raise import_error(error) from error
         try:
-            gripper = franky.Gripper(self._config.robot_ip)
-            if gripper.state.max_width < UNHOMED_WIDTH_M:
-                homing = gripper.homing_async()
-                if not homing.wait(HOMING_LIMIT_S) or not homing.get():
-                    raise DeviceError("the gripper could not be homed: free the fingers")
-        except DeviceError:
-            raise
+            self._gripper = franky.Gripper(self._config.robot_ip)
         except Exception as error:
             raise connect_error(error, self._config.robot_ip) from error
-        self._gripper = gripper
 
     def close(self) -> None:
         """Abort what runs and disconnect."""
@@ -69,12 +61,7 @@ class FrankaGripper:
 
     def state(self) -> GripperState:
         """Next state packet of the hand; waits for it."""
-        try:
-            raw = self._connected().state
-        except DeviceError:
-            raise
-        except Exception as error:
-            raise DeviceError(f"the gripper's state cannot be read: {error}") from error
+        raw = self._packet()
         return GripperState(
             stamp_ns=time.time_ns(),
             width_m=raw.width,
@@ -82,6 +69,14 @@ class FrankaGripper:
             # The tolerances of `start_grasp` call closed fingers a grasp.
             is_grasped=bool(raw.is_grasped) and raw.width > EMPTY_WIDTH_M,
         )
+
+    def needs_homing(self) -> bool:
+        """Whether the hand does not know its width yet; waits for a state packet."""
+        return bool(self._packet().max_width < UNHOMED_WIDTH_M)
+
+    def start_homing(self) -> None:
+        """Begin to home the fingers; a command still running must be stopped first."""
+        self._start(lambda hand: hand.homing_async())
 
     def start_move(self, width_m: float) -> None:
         """Begin a move; a command still running must be stopped first."""
@@ -136,6 +131,14 @@ class FrankaGripper:
             raise
         except Exception as error:
             raise DeviceError(f"the gripper refused a command: {error}") from error
+
+    def _packet(self) -> franky.GripperState:
+        try:
+            return self._connected().state
+        except DeviceError:
+            raise
+        except Exception as error:
+            raise DeviceError(f"the gripper's state cannot be read: {error}") from error
 
     def _connected(self) -> franky.Gripper:
         if self._gripper is None:

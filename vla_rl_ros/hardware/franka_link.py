@@ -7,6 +7,7 @@ on it; nobody else uses it.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,10 @@ CONTROL_NICE = -10
 RECOVER_LIMIT_S = 0.5
 RELAX_FACTOR = 3.0
 TCP_OFFSET_TOLERANCE_M = 1e-3
+# Below this part of the collision force the arm does not press on anything.
+PRESSING_FACTOR = 0.3
+
+_logger = logging.getLogger(__name__)
 
 
 class FrankaLink:
@@ -121,11 +126,30 @@ class FrankaLink:
         """Run `function` in the robot's thread and wait for its result.
 
         Raises:
-            DeviceError: Not connected, or no result in time.
+            DeviceError: Not connected.
+            NoAnswerError: No result in time.
         """
         if self._thread is None:
             raise DeviceError("the arm is not connected")
         return self._thread.call(function, timeout_s)
+
+    def post(self, function: Callable[[], None]) -> None:
+        """Run `function` in the robot's thread when it is free; its error is logged."""
+
+        def run() -> None:
+            try:
+                function()
+            except Exception:
+                _logger.exception("a late call to the arm failed")
+
+        thread = self._thread
+        if thread is not None:
+            thread.post(run)
+
+    def is_in_control(self) -> bool:
+        """Whether a motion or the spring runs at 1 kHz."""
+        robot = self.robot
+        return robot is not None and bool(robot.is_in_control)
 
     def state(self) -> ArmState:
         """Read the newest state; whatever franky raises comes out as it is.
@@ -175,6 +199,16 @@ class FrankaLink:
         """Set the configured collision thresholds; in the robot's thread."""
         config = self.config
         self.robot.set_collision_behavior(config.collision_torque_nm, config.collision_force_n)
+
+    def pose_off_obstacle(self) -> Pose | None:
+        """One step back along the measured force, None when the arm does not press."""
+        raw = self.robot.state
+        force_n = np.asarray(raw.O_F_ext_hat_K[:3])
+        norm_n = float(np.linalg.norm(force_n))
+        if norm_n < PRESSING_FACTOR * self.config.collision_force_n:
+            return None
+        position = raw.O_T_EE.translation - self.config.back_off_m * force_n / norm_n
+        return Pose(position, raw.O_T_EE.quaternion)
 
     def _relax_thresholds(self) -> None:
         config = self.config

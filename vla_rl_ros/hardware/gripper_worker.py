@@ -39,6 +39,9 @@ class GripperWorker:
         self._active_m: float | None = None
         self._is_settled = True
         self._wants_recovery = False
+        self._wants_homing = False
+        self._is_homing = False
+        self._after_homing_m: float | None = None
         self._num_recoveries = 0
         self._is_stopping = False
         self._state: GripperState | None = None
@@ -101,6 +104,12 @@ class GripperWorker:
             return True
         return self._wanted_m is None and self._is_settled and self._is_active(width_m)
 
+    def request_homing(self) -> None:
+        """Ask for the fingers to be homed if they must be; targets wait until they are."""
+        with self._condition:
+            self._wants_homing = True
+            self._condition.notify_all()
+
     def request_recovery(self) -> None:
         """Ask for the fault, if there is one, to be cleared with a new connection."""
         with self._condition:
@@ -124,9 +133,10 @@ class GripperWorker:
                 raise DeviceError(f"the gripper's fault stays: {self._fault}")
 
     def step(self) -> None:
-        """One pass of the thread: recovery, state, end of the command, new target."""
+        """One pass of the thread: recovery, state, end of the command, homing, new target."""
         with self._condition:
             wants_recovery, self._wants_recovery = self._wants_recovery, False
+            wants_homing, self._wants_homing = self._wants_homing, False
             wanted_m, self._wanted_m = self._wanted_m, None
             self._is_settled = self._is_settled and wanted_m is None
         try:
@@ -137,6 +147,10 @@ class GripperWorker:
                 self._reopen()
             is_done = self._gripper.poll()
             self._state = self._gripper.state()
+            if wants_homing and self._gripper.needs_homing():
+                is_done = self._home(is_done)
+            if self._is_homing:
+                wanted_m = self._wait_for_homing(wanted_m, is_done)
             if wanted_m is not None and not self._is_active(wanted_m):
                 self._command(wanted_m, is_done)
                 is_done = False
@@ -168,6 +182,24 @@ class GripperWorker:
         self._active_m = width_m
         self.num_commands += 1
 
+    def _home(self, is_done: bool) -> bool:
+        if not is_done:
+            self._gripper.stop()
+        self._gripper.start_homing()
+        self._is_homing, self._active_m = True, None
+        return False
+
+    def _wait_for_homing(self, wanted_m: float | None, is_done: bool) -> float | None:
+        if wanted_m is not None:
+            self._after_homing_m = wanted_m
+        if not is_done:
+            return None
+        self._is_homing = False
+        if self._gripper.needs_homing():
+            raise DeviceError("the gripper could not be homed: free the fingers")
+        wanted_m, self._after_homing_m = self._after_homing_m, None
+        return wanted_m
+
     def _reopen(self) -> None:
         try:
             self._gripper.close()
@@ -179,6 +211,7 @@ class GripperWorker:
     def _latch(self, reason: str) -> None:
         _logger.error("gripper fault: %s", reason)
         self._fault, self._active_m = reason, None
+        self._is_homing, self._after_homing_m = False, None
 
     def _loop(self) -> None:
         next_s = time.monotonic()
@@ -191,4 +224,5 @@ class GripperWorker:
                     return
 
     def _has_news(self) -> bool:
-        return self._is_stopping or self._wants_recovery or self._wanted_m is not None
+        has_wish = self._wants_recovery or self._wants_homing
+        return self._is_stopping or has_wish or self._wanted_m is not None

@@ -13,7 +13,8 @@ from vla_rl_ros.hardware.control_types import HomeRequest
 from vla_rl_ros.hardware.gripper_worker import GripperWorker
 from vla_rl_ros.hardware.protocols import Arm
 
-GRIPPER_LIMIT_S = 5.0
+# With the homing of the fingers, which takes most of it.
+GRIPPER_LIMIT_S = 20.0
 
 
 def go_home(
@@ -21,9 +22,11 @@ def go_home(
 ) -> None:
     """Leave impedance control and move home; blocks until arm and gripper are there.
 
+    A hand that does not know its width yet homes its fingers on the way.
+
     Args:
         arm: An arm without fault.
-        gripper: Moves while the arm moves; None for an arm without gripper.
+        gripper: Moves with the joints; None for an arm without gripper.
         request: Configuration, offset and speeds.
         limits: The place the offset leads to must lie in their box.
 
@@ -31,13 +34,15 @@ def go_home(
         DeviceError: The arm refuses, or the offset leads out of the box.
     """
     arm.stop()
-    if gripper is not None:
-        gripper.submit(request.gripper_width_m)
     # A joint motion moves sideways at once: out of a hole or a grasp only straight up is free.
     rise_m = request.clearance_m - float(arm.state().pose.position_m[2])
     if rise_m > 0.0:
         rise = np.array([0.0, 0.0, rise_m])
         arm.move_tcp(offset_pose(arm.state().pose, rise, np.zeros(3)), request.tcp_speed)
+    if gripper is not None:
+        # After the rise: fingers that open in a hole or above one bump into its walls.
+        gripper.request_homing()
+        gripper.submit(request.gripper_width_m)
     arm.move_joints(np.array(request.q_rad), request.joint_speed)
     offset_m = np.array(request.offset_m)
     if offset_m.any():

@@ -96,13 +96,19 @@ class Gripper(Protocol):
     """
 
     def open(self) -> None:
-        """Connect. Raises DeviceError with the fix when the gripper does not answer."""
+        """Connect without a motion. Raises DeviceError with the fix when nothing answers."""
 
     def close(self) -> None:
         """Disconnect; idempotent."""
 
     def state(self) -> GripperState:
         """Newest measured state; may wait some ms for the next packet. Raises DeviceError."""
+
+    def needs_homing(self) -> bool:
+        """Whether the fingers must be homed before other commands. Raises DeviceError."""
+
+    def start_homing(self) -> None:
+        """Begin to move the fingers over their whole range, to learn it."""
 
     def start_move(self, width_m: float) -> None:
         """Begin to move the fingers to a width without grasping force."""

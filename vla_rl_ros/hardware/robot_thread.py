@@ -26,6 +26,10 @@ R = TypeVar("R")
 _POLICY_FIELD = 38
 
 
+class NoAnswerError(DeviceError):
+    """A call did not return in time; it may still do what it was asked."""
+
+
 class RobotThread:
     """Runs callables one after the other in a thread of its own."""
 
@@ -46,17 +50,22 @@ class RobotThread:
         """Run `function` in the thread and wait for its result.
 
         Raises:
-            DeviceError: The result did not come in time; the thread must be given up.
+            NoAnswerError: The result did not come in time; what comes next waits behind it.
         """
-        future: concurrent.futures.Future[R] = concurrent.futures.Future()
-        self._jobs.put((function, future))
+        future = self.post(function)
         try:
             return future.result(timeout_s)
         except concurrent.futures.TimeoutError as error:
             # From Python 3.11 on a TimeoutError raised inside the job looks the same.
             if future.done():
                 raise
-            raise DeviceError(f"no answer within {timeout_s:g} s") from error
+            raise NoAnswerError(f"no answer within {timeout_s:g} s") from error
+
+    def post(self, function: Callable[[], R]) -> concurrent.futures.Future[R]:
+        """Run `function` in the thread after what waits there already; does not block."""
+        future: concurrent.futures.Future[R] = concurrent.futures.Future()
+        self._jobs.put((function, future))
+        return future
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread after the jobs it has.

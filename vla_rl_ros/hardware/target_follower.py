@@ -122,6 +122,9 @@ class TargetFollower:
     def _begin(self, target: Pose, measured: Pose, now_s: float) -> None:
         limit_m, limit_rad = self.config.engage_distance_m, self.config.engage_distance_rad
         self._require_near(target, measured, "engage_distance", limit_m, limit_rad)
+        # What the arm would head for must be near as well: an arm outside the box is not engaged.
+        limited, _ = limit_target(target, measured, self.limits)
+        self._require_near(limited, measured, "engage_distance", limit_m, limit_rad)
         self._interpolator = ReferenceInterpolator(measured)
         self.mode = ControlMode.ENGAGING
         self._follow(self._interpolator, target, now_s)
@@ -211,18 +214,27 @@ class TargetFollower:
             fault=self.fault,
         )
 
-    def hold(self) -> None:
-        """Rest at the present reference and follow no target until `leave`."""
-        self.is_held = self._interpolator is not None
+    def hold(self) -> str:
+        """Rest, and refuse targets and `home`, in whatever mode, until `begin_recovery`.
+
+        Returns:
+            What happens, as a sentence.
+        """
+        self.is_held = True
+        if self._interpolator is not None:
+            return "the reference is frozen"
+        return f"the arm is {self.mode.value}; nothing moves it until recover"
 
     def begin_homing(self, now_s: float) -> None:
         """Enter HOMING.
 
         Raises:
-            DeviceError: A fault is latched, the arm is busy, or targets are arriving.
+            DeviceError: A fault or a hold is latched, the arm is busy, or targets are arriving.
         """
         if self.mode is ControlMode.FAULT:
             raise DeviceError(f"a fault is latched ({self.fault}): call recover first")
+        if self.is_held:
+            raise DeviceError("hold was asked for: call recover first")
         self._require_free()
         if now_s - self._arrival_s < FRESH_STREAM_S:
             raise DeviceError(
@@ -239,10 +251,11 @@ class TargetFollower:
         Raises:
             DeviceError: The arm is busy.
         """
+        if self.mode not in ENGAGED:
+            self._require_free()
+        self.is_held = False
         if self.mode in ENGAGED:
-            self.is_held = False
             return False
-        self._require_free()
         self.leave(ControlMode.RECOVERING)
         return True
 
@@ -258,7 +271,6 @@ class TargetFollower:
     def leave(self, mode: ControlMode) -> None:
         """Leave impedance control (or what else runs) for `mode`, forgetting the reference."""
         self.mode = mode
-        self.is_held = False
         self.limited = ()
         self.fault = ""
         self._interpolator = self._target = None

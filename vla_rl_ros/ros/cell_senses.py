@@ -131,6 +131,8 @@ class CellSenses:
 
     def stopped(self) -> str:
         """Why the arm no longer follows though it is well, empty when it does."""
+        if self._controller_channel("held") > 0.5:
+            return "the arm is held on request; call recover to release it"
         if self._controller_channel("mode.stopped") < 0.5:
             return ""
         return "the arm was stopped because no target came; see intervention and residual_actor"

@@ -59,6 +59,13 @@ class ImpedanceControllerConfig:
         high=0.5,
         live=True,
     )
+    max_force_n: float = param(
+        60.0,
+        doc="Largest stiffness times clip along an axis that is accepted.",
+        unit="N",
+        low=1.0,
+        high=3000.0,
+    )
     limits: ReferenceLimits = param(  # noqa: RUF009 - param() makes a field
         ReferenceLimits(), doc="Limits of targets."
     )
@@ -118,7 +125,13 @@ class ImpedanceControllerConfig:
         for name, length in lengths.items():
             if len(getattr(self, name)) != length:
                 raise ConfigError(f"{name}={getattr(self, name)} needs {length} values")
-        self.settings()
+        spring = self.settings()
+        if spring.force_bound_n > self.max_force_n:
+            clip_m = max(spring.outer_clip_m)
+            raise ConfigError(
+                f"a stiffness of {spring.stiffness_n_per_m:g} N/m times a clip of {clip_m:g} m is "
+                f"{spring.force_bound_n:g} N, more than max_force_n={self.max_force_n:g}"
+            )
 
     def settings(self) -> ImpedanceSettings:
         """The preset with every non-zero parameter in place of its own."""

@@ -42,9 +42,10 @@ class CyclePump:
         self._thread.join(2.0)
 
     def check(self) -> None:
-        """Raise what ended the thread early, for the process to end with it."""
-        if self._error is not None:
-            raise self._error
+        """Raise what ended this thread or the arm's early, for the process to end with it."""
+        error = self._error or self._loop.error
+        if error is not None:
+            raise error
 
     def _run(self) -> None:
         cycle = 0

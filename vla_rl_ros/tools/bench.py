@@ -85,7 +85,7 @@ def run_control(arguments: argparse.Namespace) -> int:
     options = GraphOptions(
         out=out,
         robot_ip=arguments.robot_ip,
-        overrides={"proprio_driver": NO_REFLEX},
+        overrides={"proprio_driver": NO_REFLEX, "impedance_controller": {"max_force_n": 3000.0}},
         remappings={"intervention": (("arm/target_pose", "bench/unused_target_pose"),)},
     )
     _tell(f"logs, rows and figure in {out.resolve()}")

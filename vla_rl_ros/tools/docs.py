@@ -41,9 +41,17 @@ SERVICES = (
         "Clear a latched fault, then be ready for the next episode.",
     ),
     ("supervisor/bring_down", "Trigger", "Deactivate every node, the gate first, the arm last."),
-    ("impedance_controller/hold", "Trigger", "Freeze the reference where it is."),
+    (
+        "impedance_controller/hold",
+        "Trigger",
+        "Freeze the reference, end a motion to home, refuse targets and `home` until `recover`.",
+    ),
     ("impedance_controller/home", "Trigger", "Plan a motion to the start pose; not while driven."),
-    ("impedance_controller/recover", "Trigger", "Clear a reflex or lost link; the arm stays put."),
+    (
+        "impedance_controller/recover",
+        "Trigger",
+        "Clear a hold, a stop or a fault; moves up to 3 x `back_off_m` away from what it presses.",
+    ),
     ("sim_cell/prepare", "Trigger", "Simulation only: clear the table before the arm goes home."),
     ("sim_cell/reset", "Trigger", "Simulation only: lay the objects out by task and seed."),
 )

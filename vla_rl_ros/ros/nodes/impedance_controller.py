@@ -56,7 +56,7 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         self._timer: Timer | None = None
         self._reference_message = PoseStamped()
         self._reference_message.header.frame_id = BASE_FRAME
-        self._mode = ControlMode.IDLE
+        self._mode, self._is_held = ControlMode.IDLE, False
 
     def attach(self, handle: ArmHandle) -> None:
         """Use this handle; the arm process shares it between its nodes."""
@@ -209,8 +209,8 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         return finished
 
     def _on_cycle(self, snapshot: LoopSnapshot) -> None:
-        if snapshot.mode is not self._mode:
-            self._mode = snapshot.mode
+        if (snapshot.mode, snapshot.is_held) != (self._mode, self._is_held):
+            self._mode, self._is_held = snapshot.mode, snapshot.is_held
             self._show_mode(snapshot)
             self.diag.publish()
         command = snapshot.command
@@ -227,6 +227,8 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         self.diag.set("fault", snapshot.fault)
         if snapshot.mode is ControlMode.FAULT:
             self.diag.level(Level.ERROR, f"fault latched, call ~/recover: {snapshot.fault}")
+        elif snapshot.is_held:
+            self.diag.level(Level.WARN, f"{snapshot.mode.value}, held: call ~/recover")
         elif snapshot.mode is ControlMode.STOPPED:
             self.diag.level(Level.WARN, "stopped in silence: call ~/recover or ~/home")
         else:

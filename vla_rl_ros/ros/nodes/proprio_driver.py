@@ -8,6 +8,7 @@ diagnostics, never as old values.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 
 from rclpy.timer import Timer
@@ -82,7 +83,7 @@ class ProprioDriverNode(ManagedNode[ProprioDriverConfig]):
         assert self._arm_handle is not None
         loop = self._arm_handle.loop
         self._num_states = self._num_reported = 0
-        self._stamp_ns, self._gripper_stamp_ns, self._gripper_due_ns = 0, 0, 0
+        self._stamp_ns, self._gripper_stamp_ns, self._gripper_due_s = 0, 0, 0.0
         self._pump = CyclePump(loop, self._on_cycle, "proprio")
         self._timer = self.create_timer(1.0, self._show_health)
 
@@ -114,12 +115,12 @@ class ProprioDriverNode(ManagedNode[ProprioDriverConfig]):
             self._twist.publish(messages.twist)
             self._wrench.publish(messages.wrench)
         gripper = self._gripper_state()
-        if gripper is not None and gripper.stamp_ns >= self._gripper_due_ns:
+        # Not by stamps: a clock that is set back would silence the gripper.
+        now_s = time.monotonic()
+        if gripper is not None and now_s >= self._gripper_due_s:
             # Due times on a grid of their own keep the mean rate although cycles do not divide it.
-            period_ns = int(NS_PER_S / GRIPPER_RATE_HZ)
-            self._gripper_due_ns = max(
-                self._gripper_due_ns + period_ns, gripper.stamp_ns - period_ns // 2
-            )
+            period_s = 1.0 / GRIPPER_RATE_HZ
+            self._gripper_due_s = max(self._gripper_due_s + period_s, now_s - 0.5 * period_s)
             self._gripper_stamp_ns = gripper.stamp_ns
             self._gripper.publish(encode_gripper(gripper))
 
