@@ -106,7 +106,8 @@ class ControlBench:
             "place_wall",
             x_m=float(start.position_m[0]) + WALL_DISTANCE_M + 0.011,
             y_m=float(start.position_m[1]),
-            z_m=float(start.position_m[2]),
+            # Its top just above the fingertips: a taller wall would meet the hand first.
+            z_m=float(start.position_m[2]) - 0.22,
         )
         travel_m = WALL_DISTANCE_M + WALL_PUSH_M
         samples: list[tuple[float, float]] = []
@@ -116,7 +117,6 @@ class ControlBench:
             duration_s = travel_m / WALL_SPEED_M_PER_S + 1.0
             while (elapsed_s := time.monotonic() - begin_s) < duration_s:
                 depth_m = min(travel_m, WALL_SPEED_M_PER_S * elapsed_s)
-                # Targets are capped like a policy's: one step ahead of the arm at most.
                 self.source.send(self._ahead(start, depth_m))
                 self.observer.spin(PERIOD_S)
                 answer = self.scene.request("contact_force")
