@@ -132,11 +132,14 @@ class Cell:
 def running_cell(out: Path, address: str, **options: object) -> Iterator[Cell]:
     """Run a cell for the time of a with block."""
     graph_options = GraphOptions(out=out, robot_ip=address, **options)  # type: ignore[arg-type]
-    with (
-        run_graph(graph_options) as graph,
-        GraphObserver() as observer,
-        SceneClient(graph.run_dir / SOCKET_NAME) as scene,
-    ):
+    with contextlib.ExitStack() as stack:
+        graph = stack.enter_context(run_graph(graph_options))
+        # A process killed within a shared-memory write can leave its readers waiting for ever;
+        # the observer of such kills listens over UDP instead.
+        os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
+        os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
+        observer = stack.enter_context(GraphObserver())
+        scene = stack.enter_context(SceneClient(graph.run_dir / SOCKET_NAME))
         cell = Cell(graph, observer, scene, Trace(), Trace(), Trace())
         observer.subscribe(PoseStamped, "arm/reference_pose", cell.reference.note)
         observer.subscribe(PoseStamped, "arm/tcp_pose", cell.measured.note)
