@@ -42,7 +42,7 @@ class Cell:
         self.observer.wait_until(
             lambda: self.observer.episode is not None and self.observer.episode.phase is phase,
             timeout_s,
-            f"phase {phase.value}, now {self.observer.episode}",
+            lambda: f"phase {phase.value}, now {self.observer.episode}",
             self.graph.check,
         )
 
@@ -55,8 +55,16 @@ class Cell:
         for _ in range(4):
             self.wait_for(Phase.IDLE)
             self.observer.set_parameters("supervisor", {"task": task, "seed": seed})
+            before = self.observer.episode
             self.start_episode()
-            self.wait_for(Phase.READY)
+            self.observer.wait_until(
+                lambda b=before: (
+                    self.observer.episode != b and self.is_in(Phase.READY, Phase.ENDED)
+                ),
+                60.0,
+                lambda: f"an episode, now {self.observer.episode}",
+                self.graph.check,
+            )
             self.clear()
             self.observer.wait_until(
                 lambda: self.travel_m() > 0.03 or self.is_in(Phase.ENDED, Phase.IDLE),

@@ -21,6 +21,7 @@ from vla_rl_ros.core.config import param
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.errors import ConfigError, DeviceError
 from vla_rl_ros.core.types import ActionChunk
+from vla_rl_ros.hardware.target_follower import TARGETS_ARRIVE
 from vla_rl_ros.ros.channels import encode_channels
 from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
 from vla_rl_ros.ros.managed_node import ManagedNode
@@ -221,11 +222,30 @@ def test_an_arm_fault_is_latched_and_recovered_within_a_second(executor) -> None
 def test_a_refused_home_ends_the_episode_with_the_reason(executor) -> None:
     cell = Cell(executor)
     cell.until_phase(Phase.IDLE)
-    cell.refusals["home"] = "targets are arriving"
+    cell.refusals["home"] = "joint 4 is blocked"
     cell.ask("start_episode")
     state = cell.until_phase(Phase.ENDED)
     assert state.outcome is Outcome.FAULT
-    assert "targets are arriving" in state.reason
+    assert "joint 4 is blocked" in state.reason
+
+
+def test_home_waits_for_the_gate_to_fall_silent(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.refusals["home"] = TARGETS_ARRIVE
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RESETTING)
+    cell.until(lambda: cell.calls.count("impedance_controller/home") > 1)
+    cell.refusals.clear()
+    cell.until_phase(Phase.RUNNING)
+
+
+def test_a_gate_that_never_falls_silent_ends_the_episode(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.refusals["home"] = TARGETS_ARRIVE
+    cell.ask("start_episode")
+    assert "silence the gate" in cell.until_phase(Phase.ENDED).reason
 
 
 def test_a_silent_policy_ends_the_episode_before_it_runs(executor) -> None:

@@ -33,6 +33,7 @@ from vla_rl_ros.hardware.control_types import (
 
 # Longer than the gate's silence between two heartbeats: who homes must have silenced it.
 FRESH_STREAM_S = 0.2
+TARGETS_ARRIVE = "targets are arriving on arm/target_pose: silence the gate before homing"
 ENGAGED = (ControlMode.RUN, ControlMode.HOLD)
 BUSY = (ControlMode.HOMING, ControlMode.RECOVERING, ControlMode.ENGAGING)
 
@@ -237,9 +238,7 @@ class TargetFollower:
             raise DeviceError("hold was asked for: call recover first")
         self._require_free()
         if now_s - self._arrival_s < FRESH_STREAM_S:
-            raise DeviceError(
-                "targets are arriving on arm/target_pose: silence the gate before homing"
-            )
+            raise DeviceError(TARGETS_ARRIVE)
         self.leave(ControlMode.HOMING)
 
     def begin_recovery(self) -> bool:

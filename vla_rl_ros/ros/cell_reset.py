@@ -17,14 +17,17 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
 from vla_rl_ros.core.episode import TaskConfig
+from vla_rl_ros.hardware.target_follower import TARGETS_ARRIVE
 from vla_rl_ros.ros.gated_client import GatedClient
-from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, trigger
+from vla_rl_ros.ros.steps import Clock, StepError, Steps, call, pause, trigger
 
 CONTROLLER = "impedance_controller"
 SIM_CELL = "sim_cell"
 CALL_TIMEOUT_S = 5.0
 RECOVER_TIMEOUT_S = 25.0
 """A new connection, error recovery, backing off and the gripper, one after the other."""
+SILENCE_TIMEOUT_S = 2.0
+RETRY_PAUSE_S = 0.1
 
 
 class CellReset:
@@ -76,7 +79,7 @@ class CellReset:
             start = {"home_offset_m": offset_m.tolist()}
         start["home_gripper_width_m"] = task.home_gripper_width_m
         yield from self._set_parameters(CONTROLLER, start)
-        yield from self._trigger(self._home, home_timeout_s)
+        yield from self._go_home(home_timeout_s)
         if self._scene:
             yield from self._trigger(self._scene["reset"], CALL_TIMEOUT_S)
 
@@ -87,6 +90,20 @@ class CellReset:
             StepError: The controller refused or did not answer.
         """
         return (yield from self._trigger(self._recover, RECOVER_TIMEOUT_S))
+
+    def _go_home(self, timeout_s: float) -> Steps[None]:
+        # The gate falls silent when it hears that the episode is over, and the last target may
+        # have come just before: an episode that follows a quick recovery has to wait for that.
+        until_s = self._clock() + SILENCE_TIMEOUT_S
+        while True:
+            try:
+                yield from self._trigger(self._home, timeout_s)
+            except StepError as error:  # noqa: PERF203 - asking again is the point
+                if TARGETS_ARRIVE not in str(error) or self._clock() >= until_s:
+                    raise
+                yield from pause(RETRY_PAUSE_S, self._clock)
+            else:
+                return
 
     def _trigger(self, client: GatedClient, timeout_s: float) -> Steps[str]:
         return trigger(client, Trigger.Request(), timeout_s, self._clock)

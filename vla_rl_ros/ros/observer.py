@@ -108,7 +108,7 @@ class GraphObserver:
         self,
         predicate: Callable[[], bool],
         timeout_s: float,
-        what: str,
+        what: str | Callable[[], str],
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Handle messages until `predicate` holds.
@@ -116,7 +116,7 @@ class GraphObserver:
         Args:
             predicate: What to wait for.
             timeout_s: How long.
-            what: Completes the sentence "waited N s for ...".
+            what: Completes the sentence "waited N s for ...", or makes it when it is needed.
             check: Called in between; raises when waiting has become pointless.
 
         Raises:
@@ -126,7 +126,8 @@ class GraphObserver:
         while not predicate():
             check()
             if time.monotonic() > deadline_s:
-                raise GraphTimeoutError(f"waited {timeout_s:.0f} s for {what}")
+                said = what if isinstance(what, str) else what()
+                raise GraphTimeoutError(f"waited {timeout_s:.0f} s for {said}")
             self._executor.spin_once(timeout_sec=0.05)
 
     def trigger(self, service: str, timeout_s: float = 10.0) -> str:
