@@ -39,7 +39,10 @@ TEST = ["hypothesis", "pytest<9", "pytest-timeout", "pytest-xdist"]
 EXTRAS = {
     "sim": ["franky-sim", "gymnasium", "matplotlib", "mujoco", "pillow"],
     "hardware": ["pillow", "pyrealsense2"],
-    "learning": ["onnxruntime", "torch", "transformers"],
+    # Policies in process: pi0 (torch), and exported ones (onnxruntime).
+    "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers"],
+    # Policies behind an openpi server.
+    "remote": ["msgpack", "websockets"],
     # ROS itself for machines without a ROS install; the three wheels select one distribution.
     "ros": [
         "ros-kilted-common-interfaces",

@@ -10,7 +10,8 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet uv
 # The editable install is built with this setuptools; colcon needs it below 80.
-echo "setuptools<80" >"$work/build.in"
+# The shipped policy was trained and measured with this torch.
+printf '%s\n' "setuptools<80" "torch==2.13.0" >"$work/build.in"
 
 pin() { # pin NAME EXTRA...
   local name="$1" arguments=()
@@ -22,7 +23,8 @@ pin() { # pin NAME EXTRA...
     --no-header --no-annotate
   {
     echo "# Made by scripts/lock.sh from setup.py. Do not edit."
-    grep -v "sys_platform == 'win32'" "$work/$name.txt" | sed -E \
+    # The CUDA libraries belong to one build of torch only; scripts/setup.sh adds what the build needs.
+    grep -v "sys_platform == 'win32'" "$work/$name.txt" | grep -Ev '^(nvidia-|cuda-|triton)' | sed -E \
       -e "s/ ; sys_platform (!= 'win32'|== 'linux')$//" \
       -e "s/ ; platform_python_implementation != 'PyPy'$//"
   } >"requirements/$name.lock"
@@ -31,7 +33,7 @@ pin() { # pin NAME EXTRA...
 
 cd "$root"
 options=("$@")
-pin runtime sim hardware ros
+pin runtime sim hardware learning remote ros
 # What is tested must be what runs.
 options+=(--constraint requirements/runtime.lock)
-pin dev sim hardware ros dev
+pin dev sim hardware learning remote ros dev

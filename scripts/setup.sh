@@ -15,7 +15,7 @@ profile="${1:-runtime}"
 venv="$root/.venv"
 log="$venv/setup.log"
 lock="$root/requirements/$profile.lock"
-readonly required_mb=2500
+readonly required_mb=4000
 
 say() { printf 'setup: %s\n' "$*"; }
 die() {
@@ -153,7 +153,7 @@ show_progress() { # of pip on stdin; one line that counts on a terminal, a line 
 install_wheels() {
   local requirements="$venv/pins.txt"
   pins >"$requirements"
-  say "installing pinned wheels of requirements/$profile.lock (some 300 MB to fetch)"
+  say "installing pinned wheels of requirements/$profile.lock (some 600 MB to fetch)"
   : >"$log"
   # The lock is complete, so pip need not resolve anything.
   "$venv/bin/python" -m pip install --no-deps --progress-bar off --requirement "$requirements" 2>&1 \
@@ -161,6 +161,13 @@ install_wheels() {
     tail -n 15 "$log" >&2
     die "pip could not install the pinned wheels (last lines above, all of it in .venv/setup.log)." \
       "If it was the network, call this again: what is there already is kept."
+  }
+  # A torch built for CUDA asks for its libraries, one built for the CPU for nothing more.
+  say "completing torch (a build for CUDA needs some 3 GB more, one for the CPU nothing)"
+  "$venv/bin/python" -m pip install --quiet --progress-bar off --constraint "$requirements" \
+    "$(grep -oE '^torch==[^ ;]+' "$requirements")" >>"$log" 2>&1 || {
+    tail -n 15 "$log" >&2
+    die "pip could not complete torch (last lines above)."
   }
 }
 
@@ -174,7 +181,7 @@ install_package() {
 }
 
 check_imports() {
-  "$venv/bin/python" -c 'import franky, franky_sim, mujoco, pyrealsense2, rclpy, scipy' 2>>"$log" || {
+  "$venv/bin/python" -c 'import franky, franky_sim, mujoco, onnxruntime, pyrealsense2, rclpy, scipy, torch' 2>>"$log" || {
     tail -n 5 "$log" >&2
     die "The environment is installed but does not work (message above). Remove .venv and call this again."
   }
