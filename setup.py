@@ -42,7 +42,9 @@ EXTRAS = {
     # Policies in process: pi0 (torch), and exported ones (onnxruntime).
     "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers"],
     # Policies behind an openpi server.
-    "remote": ["msgpack", "websockets"],
+    "remote": ["msgpack", "websockets>=15"],
+    # LeRobot policies in process; it pins an older torch, so give it an environment of its own.
+    "lerobot": ["lerobot>=0.4.4"],
     # ROS itself for machines without a ROS install; the three wheels select one distribution.
     "ros": [
         "ros-kilted-common-interfaces",
@@ -82,7 +84,7 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").attrib["email"],
     license=MANIFEST.findtext("license"),
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed"]},
+    package_data={NAME: ["py.typed", "policies/checkpoints/*/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

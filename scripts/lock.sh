@@ -37,3 +37,6 @@ pin runtime sim hardware learning remote ros
 # What is tested must be what runs.
 options+=(--constraint requirements/runtime.lock)
 pin dev sim hardware learning remote ros dev
+# uv may simplify a marker in one of the two; dev holds every line of runtime as it stands.
+grep -hv '^#' requirements/runtime.lock requirements/dev.lock | LC_ALL=C sort -u >"$work/union.txt"
+{ head -n 1 requirements/runtime.lock; cat "$work/union.txt"; } >requirements/dev.lock

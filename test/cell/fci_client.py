@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneClient
+from vla_rl_ros.tools.child import die_with_parent
 
 LOG = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class CellProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=die_with_parent,
         )
 
     def __enter__(self) -> CellProcess:

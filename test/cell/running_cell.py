@@ -138,7 +138,8 @@ class Cell:
 
 @contextlib.contextmanager
 def running_cell(out: Path, address: str, **options: object) -> Iterator[Cell]:
-    """Run a cell for the time of a with block."""
+    """Run a cell for the time of a with block, with the scripted policy unless told otherwise."""
+    options = {"policy": "scripted", **options}
     graph_options = GraphOptions(out=out, robot_ip=address, **options)  # type: ignore[arg-type]
     with contextlib.ExitStack() as stack:
         graph = stack.enter_context(run_graph(graph_options))

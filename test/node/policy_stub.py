@@ -7,6 +7,8 @@ import threading
 
 import numpy as np
 
+from vla_rl_ros.core.intervention import Anchor
+from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicyObservation, PolicySettings
 
@@ -20,8 +22,11 @@ class PolicyStub:
         self.horizon = horizon
         self.cameras = cameras
         self.needs_objects = False
+        self.anchor = Anchor.MEASURED
+        self.conditionings = frozenset({Conditioning.NONE, Conditioning.LOCK})
+        self.max_locked = horizon
         self.seen: list[PolicyObservation] = []
-        self.prefixes: list[FloatArray | None] = []
+        self.prefixes: list[Prefix | None] = []
         self.num_resets = 0
         self.error: Exception | None = None
         self.wrong_shape = False
@@ -29,14 +34,15 @@ class PolicyStub:
         self.may_answer.set()
         PolicyStub.newest = self
 
-    def infer(self, observation: PolicyObservation, prefix: FloatArray | None) -> FloatArray:
+    def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
         self.seen.append(observation)
         self.prefixes.append(prefix)
+        number = len(self.seen)
         self.may_answer.wait(10.0)
         if self.error is not None:
             raise self.error
         actions = np.zeros((self.horizon + self.wrong_shape, 7))
-        actions[:, 0] = 1e-4 * len(self.seen)
+        actions[:, 0] = 1e-4 * number
         return actions
 
     def reset(self) -> None:

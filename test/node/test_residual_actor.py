@@ -10,8 +10,14 @@ import pytest
 from node.cell_stub import CellStub, P
 
 from vla_rl_ros.core.episode import Phase
+from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
+from vla_rl_ros.core.types import Mode
 from vla_rl_ros.ros import codecs
-from vla_rl_ros.ros.action_codecs import decode_observation, decode_policy_action
+from vla_rl_ros.ros.action_codecs import (
+    decode_observation,
+    decode_policy_action,
+    encode_executed,
+)
 from vla_rl_ros.ros.channels import from_stamp
 from vla_rl_ros.ros.nodes.residual_actor import ResidualActorNode
 
@@ -113,6 +119,127 @@ def test_chunks_of_other_epochs_are_dropped_and_counted(cell, actor) -> None:
     )
     assert cell.until(lambda: cell.chunk() and actions(cell) and actions(cell)[-1].epoch == 2)
     assert not [a for a in actions(cell) if a.epoch == 1 and a.stamp_ns > switch_ns + P]
+
+
+def play_one(cell, actor, **changes: object):
+    """A chunk of which the first elements have been played."""
+    cell.enter(Phase.RUNNING)
+    first = replace(cell.make_chunk(horizon=40), delay_ticks=0, **changes)
+    cell.send("policy/chunk", codecs.encode_chunk(first))
+    assert cell.until(lambda: len(actions(cell)) > 4)
+    return first
+
+
+def continued(cell, first, *, delay_ticks: int, mark: float = 0.0):
+    """A chunk observed at the newest tick that repeats the plan, and then something else."""
+    newest = actions(cell)[-1]
+    base = first.actions[newest.chunk_step :].copy()
+    base[delay_ticks:, 1] = 2e-3
+    base[1:delay_ticks, 1] += mark
+    return replace(
+        first,
+        chunk_id=first.chunk_id + 1,
+        stamp_ns=newest.stamp_ns,
+        delay_ticks=delay_ticks,
+        actions=base,
+    )
+
+
+def test_a_chunk_asked_for_at_rest_starts_with_its_first_element(cell, actor) -> None:
+    cell.enter(Phase.READY)
+    first = replace(cell.make_chunk(horizon=8), delay_ticks=0)
+    cell.send("policy/chunk", codecs.encode_chunk(first))
+    assert cell.until(lambda: actor.diag.counted("chunks.accepted") == 1)
+    assert cell.until(lambda: cell.now_ns() - first.stamp_ns > 3 * P)
+    cell.enter(Phase.RUNNING)
+    assert cell.until(lambda: len(actions(cell)) > 2)
+    start_ns = actions(cell)[0].stamp_ns
+    assert actions(cell)[0].chunk_step == 0
+    for action in actions(cell):
+        assert action.stamp_ns == start_ns + action.chunk_step * P
+
+
+def test_a_chunk_that_repeats_the_plan_takes_over_without_a_step(cell, actor) -> None:
+    first = play_one(cell, actor)
+    sent = []
+
+    def is_taken() -> bool:
+        # A busy machine may be late for one.
+        if not sent or actions(cell)[-1].stamp_ns > sent[-1].stamp_ns + 2 * P:
+            sent.append(continued(cell, first, delay_ticks=4))
+            cell.send("policy/chunk", codecs.encode_chunk(sent[-1]))
+        return actor.diag.counted("chunks.accepted") == 2
+
+    assert cell.until(is_taken)
+    assert cell.until(lambda: actions(cell)[-1].base[1] == 2e-3)
+    second = sent[-1]
+    for action in actions(cell):
+        if action.chunk_id == second.chunk_id:
+            assert action.base.tobytes() == second.actions[action.chunk_step].tobytes()
+
+
+def test_a_chunk_later_than_promised_is_dropped_and_the_old_one_played_on(cell, actor) -> None:
+    first = play_one(cell, actor)
+    late = continued(cell, first, delay_ticks=2)
+    assert cell.until(lambda: actions(cell)[-1].stamp_ns >= late.stamp_ns + 2 * P)
+    cell.send("policy/chunk", codecs.encode_chunk(late))
+    assert cell.until(lambda: actor.diag.counted("chunks.later_than_promised") == 1)
+    num_heard = len(actions(cell))
+    assert cell.until(lambda: len(actions(cell)) > num_heard + 3)
+    assert {action.chunk_id for action in actions(cell)} == {first.chunk_id}
+    assert actor.diag.counted("underflows") == 0
+
+
+def test_a_chunk_that_repeats_something_else_is_dropped(cell, actor) -> None:
+    first = play_one(cell, actor)
+    wrong = continued(cell, first, delay_ticks=4, mark=1e-12)
+    cell.send("policy/chunk", codecs.encode_chunk(wrong))
+    assert cell.until(lambda: actor.diag.counted("chunks.broken_promise") == 1)
+
+
+def test_the_chunk_says_how_it_is_executed(cell, actor) -> None:
+    first = play_one(cell, actor, mode=Mode.NAIVE)
+    late = replace(continued(cell, first, delay_ticks=1), mode=Mode.NAIVE)
+    assert cell.until(lambda: actions(cell)[-1].stamp_ns >= late.stamp_ns + 3 * P)
+    cell.send("policy/chunk", codecs.encode_chunk(late))
+    assert cell.until(lambda: actions(cell)[-1].chunk_id == late.chunk_id)
+    played = next(a for a in actions(cell) if a.chunk_id == late.chunk_id)
+    assert played.chunk_step >= 4
+
+
+def test_a_human_who_drives_ends_the_plan(cell, actor) -> None:
+    play_one(cell, actor)
+    row = ExecutedAction(
+        stamp_ns=actions(cell)[-1].stamp_ns,
+        epoch=1,
+        source=Source.HUMAN,
+        executed=np.zeros(7),
+        base=np.zeros(7),
+        residual=np.zeros(7),
+        chunk_id=1,
+        chunk_step=NO_STEP,
+    )
+    cell.send("action/executed", encode_executed(row))
+    assert cell.until(lambda: actor.diag.counted("takeovers") == 1)
+    assert cell.until(lambda: actor.diag.counted("underflows") > 2)
+    stale = replace(cell.make_chunk(), stamp_ns=row.stamp_ns - P)
+    cell.send("policy/chunk", codecs.encode_chunk(stale))
+    assert cell.until(lambda: actor.diag.counted("chunks.before_takeover") == 1)
+
+
+@pytest.mark.parametrize("period_s", [0.02, 0.05])
+def test_fast_control_plays_every_element_in_its_tick(executor, period_s: float) -> None:
+    cell = CellStub(executor, ("policy/action", "/diagnostics"))
+    node = ResidualActorNode({"autostart": False, "control_period_s": period_s})
+    cell.bring_up(node)
+    period_ns = round(period_s * 1e9)
+    cell.enter(Phase.RUNNING)
+    made = replace(cell.make_chunk(horizon=20), period_ns=period_ns, delay_ticks=0)
+    cell.send("policy/chunk", codecs.encode_chunk(made))
+    assert cell.until(lambda: actions(cell) and actions(cell)[-1].chunk_step >= 15)
+    for action in actions(cell):
+        first_ns = actions(cell)[0].stamp_ns
+        assert action.stamp_ns == first_ns + action.chunk_step * period_ns
 
 
 def hostile(chunk, how: str):

@@ -21,6 +21,13 @@ def test_a_spring_stronger_than_the_force_bound_is_refused() -> None:
     assert dataclasses.replace(free, clip_plus_m=(0.5, 0.5, 0.5)).settings().force_bound_n == 1000
 
 
-def test_the_force_bound_is_not_live() -> None:
+def test_a_twist_stronger_than_the_torque_bound_is_refused() -> None:
+    config = ImpedanceControllerConfig(max_torque_nm=10.0)
+    with pytest.raises(ConfigError, match=r"200 Nm/rad times a clip of 0.1 rad is 20 Nm.*=10"):
+        dataclasses.replace(config, stiffness_nm_per_rad=200.0)
+
+
+def test_the_bounds_of_the_spring_are_not_live() -> None:
     fields = {field.name: field for field in dataclasses.fields(ImpedanceControllerConfig)}
-    assert not fields["max_force_n"].metadata["param"].is_live
+    for name in ("max_force_n", "max_torque_nm"):
+        assert not fields[name].metadata["param"].is_live

@@ -85,11 +85,11 @@ def test_every_page_of_the_docs_is_in_the_index_and_the_menu():
 
 
 def test_commands_in_the_text_are_accepted():
-    lines = [
-        line.strip().split("  #")[0] for block in blocks("bash") for line in block.split("\n")
-    ]
+    lines = [line.strip() for block in blocks("bash") for line in block.split("\n")]
     commands = [
-        shlex.split(line.partition("vla-rl-ros ")[2]) for line in lines if COMMAND.match(line)
+        shlex.split(line.partition("vla-rl-ros ")[2], comments=True)
+        for line in lines
+        if COMMAND.match(line)
     ]
 
     assert commands

@@ -16,8 +16,8 @@ from vla_rl_ros.core.episode import TaskConfig
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import TOPICS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, read_site
+from vla_rl_ros.ros.graph_parameters import MANAGED_NODES
 from vla_rl_ros.ros.processes import (
-    MANAGED_NODES,
     StopStage,
     build_graph,
     graph_environment,
@@ -203,7 +203,7 @@ def test_parameters_are_fields_of_their_nodes_config(backend: Backend) -> None:
             assert set(values) <= set(dotted(config)), node
             flat = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
             # Refuses values out of bounds and unknown choices.
-            config(**flat)
+            made(config, flat)
 
 
 def test_no_node_overwrites_what_rclpy_keeps_in_its_base_class() -> None:
@@ -245,6 +245,15 @@ def dotted(config: type, prefix: str = ""):
             yield f"{prefix}{name}"
 
 
+def made(config: type, flat: dict[str, object]):
+    hints = importlib.import_module("vla_rl_ros.core.config").field_hints(config)
+    values = {name: value for name, value in flat.items() if "." not in name}
+    for outer in {name.split(".")[0] for name in flat if "." in name}:
+        inner = {n.split(".", 1)[1]: v for n, v in flat.items() if n.startswith(f"{outer}.")}
+        values[outer] = made(hints[outer], inner)
+    return config(**values)
+
+
 def written_site(tmp_path: Path, content: dict[str, dict[str, object]]) -> Path:
     path = tmp_path / "site.yaml"
     site = {node: {"ros__parameters": values} for node, values in content.items()}
@@ -283,3 +292,18 @@ def test_limits_of_a_site_hold_for_gate_and_controller(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match="differs"):
         build_graph(GraphOptions(site=written_site(tmp_path, both)))
+
+
+def test_what_nodes_share_is_set_once_and_holds_for_all(tmp_path: Path) -> None:
+    site = written_site(tmp_path, {"intervention": {"control_period_s": 0.05}})
+    specs = {spec.name: spec for spec in build_graph(GraphOptions(site=site))}
+    for name in ("vla_inference", "residual_actor", "intervention"):
+        assert specs[name].parameters[name]["control_period_s"] == 0.05
+
+
+def test_simulation_runs_the_shipped_policy_and_a_real_arm_stands_still() -> None:
+    for backend, policy in ((Backend.SIM, "pi0"), (Backend.REAL, "still")):
+        specs = {spec.name: spec for spec in graph(backend=backend)}
+        assert specs["vla_inference"].parameters["vla_inference"]["policy"] == policy
+    with pytest.raises(ConfigError, match="'oracle' is unknown"):
+        GraphOptions(policy="oracle")

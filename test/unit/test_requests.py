@@ -1,161 +1,223 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks and requests in lock-step: no clock, random delays, resets and losses."""
+"""When the policy is asked, and what it is promised."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from unit.test_chunking import START, P, chunk, schedule
+from unit.timing_cases import START, P, chunk, row, row_of, traits
 
 from vla_rl_ros.core.chunking import Verdict
-from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
-from vla_rl_ros.core.requests import ChunkRequests, DelayWindow
+from vla_rl_ros.core.delay import DelayEstimator
+from vla_rl_ros.core.intervention import Source
+from vla_rl_ros.core.modes import AsyncSettings, PolicyTraits
+from vla_rl_ros.core.prefix import Conditioning
+from vla_rl_ros.core.requests import ChunkRequests
 from vla_rl_ros.core.types import ActionChunk
 
+H = 8
 
-def row(
-    tick_ns: int, *, chunk_id: int = 1, step: int = 0, source: Source = Source.VLA
-) -> ExecutedAction:
-    zeros = np.zeros(7)
-    return ExecutedAction(
-        stamp_ns=tick_ns,
-        epoch=1,
-        source=source,
-        executed=zeros,
-        base=zeros,
-        residual=zeros,
-        chunk_id=chunk_id,
-        chunk_step=step,
+
+def at(tick: int) -> int:
+    return START + tick * P
+
+
+def make(
+    execute_ticks: int = 3,
+    *,
+    delay_ticks: int = 2,
+    policy: PolicyTraits | None = None,
+    mode: str = "prefix_lock",
+) -> ChunkRequests:
+    settings = AsyncSettings(mode=mode, execute_ticks=execute_ticks, latency_budget_s=0.2)
+    requests = ChunkRequests(
+        settings, policy or traits(H), DelayEstimator(expected=delay_ticks, num_warm_up=0)
     )
-
-
-def test_impossible_windows_are_refused() -> None:
-    for broken in ({"size": 0}, {"quantile": 0.0}, {"quantile": 1.1}, {"initial": -1}):
-        with pytest.raises(ConfigError):
-            DelayWindow(**broken)
-
-
-def test_delay_estimate_covers_the_quantile_and_forgets_a_spike_within_the_window() -> None:
-    window = DelayWindow(size=16, quantile=0.95, initial=1)
-    assert window.estimate() == 1
-    for _ in range(16):
-        window.add(2)
-    assert window.estimate() == 2
-    window.add(9)
-    assert window.estimate() == 9
-    for _ in range(16):
-        window.add(2)
-    assert window.estimate() == 2
-
-
-def test_requests_come_every_execute_ticks_and_never_while_one_is_pending() -> None:
-    requests = ChunkRequests(P)
     requests.reset(1)
-    asked = []
-    for n in range(9):
-        if requests.on_tick(row(START + n * P, step=n), execute_ticks=3):
-            number = requests.sent(START + n * P)
-            asked.append(n)
-            if n != 3:
-                requests.answered(number)
-        if n == 4:
-            requests.answered(number)
-    assert asked == [0, 3, 6]
+    return requests
 
 
-def test_holding_and_lost_answers_ask_at_once() -> None:
-    requests = ChunkRequests(P)
-    requests.reset(1)
-    number = requests.sent(START)
-    held = row(START + P, step=NO_STEP, source=Source.HOLD)
-    assert not requests.on_tick(held, execute_ticks=8)
-    requests.answered(number - 1)
-    assert requests.is_pending
-    requests.answered(number)
-    assert requests.on_tick(held, execute_ticks=8)
+def publish(requests: ChunkRequests, tick: int, now_tick: float, **made: object) -> ActionChunk:
+    """Answer a request asked at a tick."""
+    request = requests.request(at(tick))
+    assert requests.answered(request) is Verdict.ACCEPTED
+    published = chunk(
+        at(tick),
+        chunk_id=request.number,
+        delay_ticks=request.delay_ticks,
+        horizon=H,
+        **made,
+    )
+    requests.published(published, START + int(now_tick * P))
+    return published
+
+
+def playing(requests: ChunkRequests) -> ActionChunk:
+    """Requests that know a chunk whose element 0 is played at tick 0."""
+    first = publish(requests, 0, 0.0)
+    assert not requests.on_tick(row_of(first, START, 0))
+    return first
+
+
+def test_the_next_request_comes_s_ticks_after_the_start_and_not_while_one_is_pending() -> None:
+    requests = make(3)
+    first = playing(requests)
+    due = [requests.on_tick(row_of(first, at(n), n)) for n in (1, 2, 3)]
+    assert due == [False, False, True]
+    request = requests.request(at(3))
+    assert not requests.on_tick(row_of(first, at(4), 4))
+    assert requests.answered(request) is Verdict.ACCEPTED
+
+
+def test_it_comes_earlier_when_little_is_left() -> None:
+    requests = make(6, delay_ticks=2)
+    first = playing(requests)
+    due = [requests.on_tick(row_of(first, at(n), n)) for n in range(1, 6)]
+    # At tick 5 three elements are left: the delay of 2 and a margin of 1.
+    assert due == [False, False, False, False, True]
+
+
+def test_nothing_is_asked_between_publishing_and_the_row_that_shows_the_chunk() -> None:
+    requests = make(1, delay_ticks=2)
+    first = playing(requests)
+    requests.on_tick(row_of(first, at(1), 1))
+    second = publish(requests, 1, 1.5)
+    assert second.delay_ticks == 2
+    assert not requests.on_tick(row_of(first, at(2), 2))
+    assert requests.on_tick(row_of(second, at(3), 2))
+    assert requests.num_late == 0
+
+
+def test_a_chunk_the_actor_dropped_counts_as_late_and_the_next_request_is_longer() -> None:
+    requests = make(1, delay_ticks=1)
+    first = playing(requests)
+    requests.on_tick(row_of(first, at(1), 1))
+    late = publish(requests, 1, 3.5)
+    assert late.delay_ticks == 1
+    assert requests.on_tick(row_of(first, at(3), 3))
+    assert requests.num_late == 1
+    assert requests.request(at(3)).delay_ticks == 3
+
+
+def test_prefix_is_what_was_executed_then_what_is_promised_then_a_hold() -> None:
+    requests = make(3, delay_ticks=4)
+    first = playing(requests)
+    executed = np.full(7, 0.5)
+    last = row(at(6), chunk_id=1, step=6, base=first.actions[6], executed=executed)
+    requests.on_tick(last)
+    request = requests.request(at(6))
+    assert request.prefix is not None
+    rows = request.prefix.actions
+    assert (request.delay_ticks, request.prefix.num_locked, len(rows)) == (4, 4, 4)
+    assert rows[0].tobytes() == executed.tobytes()
+    assert rows[1].tobytes() == first.actions[7].tobytes()
+    assert not rows[2:, :6].any()
+    assert np.all(rows[2:, 6] == first.actions[7, 6])
+
+
+def test_guidance_gets_the_whole_plan_and_the_others_nothing() -> None:
+    guided = make(3, delay_ticks=2, mode="rtc")
+    first = playing(guided)
+    guided.on_tick(row_of(first, at(3), 3))
+    request = guided.request(at(3))
+    assert request.told is not None
+    assert request.told.conditioning is Conditioning.GUIDE
+    assert len(request.told.actions) == H - 3
+    naive = make(3, delay_ticks=2, mode="naive")
+    first = playing(naive)
+    naive.on_tick(row_of(first, at(3), 3))
+    request = naive.request(at(3))
+    assert (request.told, request.prefix, request.delay_ticks) == (None, None, 2)
+
+
+def test_rows_are_locked_for_a_policy_that_cannot_be_conditioned_and_it_may_anchor_to_them() -> (
+    None
+):
+    deaf = PolicyTraits(horizon=H, conditionings=frozenset({Conditioning.NONE}), max_locked=0)
+    requests = make(3, policy=deaf)
+    first = playing(requests)
+    requests.on_tick(row_of(first, at(3), 3))
+    request = requests.request(at(3))
+    assert request.told is request.prefix
+    assert request.prefix is not None
+    assert request.prefix.conditioning is Conditioning.NONE
+    assert request.prefix.num_locked == 2
+
+
+def test_delay_is_limited_by_what_the_policy_can_lock() -> None:
+    requests = make(3, delay_ticks=5, policy=traits(H, max_locked=2))
+    first = playing(requests)
+    requests.on_tick(row_of(first, at(3), 3))
+    assert requests.request(at(3)).delay_ticks == 2
+
+
+def test_a_hold_while_elements_are_left_is_a_hiccup_and_breaks_a_pending_promise() -> None:
+    requests = make(2, delay_ticks=2)
+    first = playing(requests)
+    requests.on_tick(row_of(first, at(1), 1))
+    assert requests.on_tick(row_of(first, at(2), 2))
+    request = requests.request(at(2))
+    assert not requests.on_tick(row(at(3), source=Source.HOLD))
+    assert requests.answered(request) is Verdict.BROKEN_PROMISE
+    # The plan is still there, and the next request promises its elements.
+    assert requests.on_tick(row_of(first, at(4), 4))
+    assert requests.request(at(4)).delay_ticks == 2
+
+
+def test_when_the_plan_has_ended_nothing_is_promised() -> None:
+    requests = make(3)
+    playing(requests)
+    assert requests.on_tick(row(at(8), source=Source.HOLD))
+    request = requests.request(at(8))
+    assert (request.delay_ticks, request.prefix) == (0, None)
+
+
+def test_a_plan_of_somebody_else_promises_nothing_even_under_the_same_number() -> None:
+    requests = make(3)
+    first = publish(requests, 0, 0.0)
+    foreign = row(at(0), chunk_id=first.chunk_id, step=0, base=np.full(7, 0.125))
+    requests.on_tick(foreign)
+    assert requests.on_tick(row(at(1), chunk_id=77, step=4))
+    assert requests.request(at(1)).prefix is None
+
+
+def test_a_failed_inference_is_asked_again_at_the_next_tick() -> None:
+    requests = make(3)
+    first = playing(requests)
+    for n in (1, 2, 3):
+        requests.on_tick(row_of(first, at(n), n))
+    requests.answered(requests.request(at(3)))
+    assert requests.on_tick(row_of(first, at(4), 4))
+
+
+def test_an_answer_for_another_epoch_or_an_older_question_is_worth_nothing() -> None:
+    requests = make()
+    old = requests.request(at(0))
+    newer = requests.request(at(1))
+    assert requests.answered(old) is Verdict.OTHER_EPOCH
+    requests.reset(2)
+    assert requests.answered(newer) is Verdict.OTHER_EPOCH
+    assert requests.request(at(2)).is_first
+
+
+def test_a_question_from_before_the_start_is_not_played_over_a_running_plan() -> None:
+    requests = make()
+    first = publish(requests, 0, 0.0)
+    refresh = requests.request(at(0) - 1)
+    requests.on_tick(row_of(first, at(0), 0))
+    assert requests.answered(refresh) is Verdict.LATER_THAN_PROMISED
 
 
 def test_a_clock_set_back_does_not_starve_the_requests() -> None:
-    requests = ChunkRequests(P)
-    requests.reset(1)
-    requests.answered(requests.sent(START))
-    assert requests.on_tick(row(START - 3600 * 10 * P), execute_ticks=1)
+    requests = make(3)
+    first = playing(requests)
+    assert requests.on_tick(row(at(-36000), chunk_id=first.chunk_id, step=1))
 
 
-def test_delay_is_the_first_played_index_and_the_first_chunk_of_an_epoch_does_not_count() -> None:
-    requests = ChunkRequests(P)
-    requests.reset(1)
-    for n, (chunk_id, step) in enumerate([(1, 6), (1, 7), (2, 3), (2, 4), (3, 2)]):
-        requests.on_tick(row(START + n * P, chunk_id=chunk_id, step=step), execute_ticks=99)
-    assert requests.delay.estimate() == 3
-    requests.reset(2)
-    assert requests.delay.estimate() == 3
-    assert requests.is_first
-
-
-def test_prefix_is_what_was_executed_and_then_what_is_promised() -> None:
-    requests = ChunkRequests(P, DelayWindow(initial=3))
-    requests.reset(1)
-    assert requests.prefix(START) is None
-    requests.published(chunk(START), START)
-    executed = replace(row(START + P), executed=np.full(7, 0.5))
-    requests.on_tick(executed, execute_ticks=1)
-    prefix = requests.prefix(START + P)
-    assert prefix is not None
-    assert np.array_equal(prefix[0], np.full(7, 0.5))
-    assert np.array_equal(prefix[1:, 0], [2.0, 3.0])
-    # Without a row of this very tick there are only promises.
-    assert np.array_equal(requests.prefix(START + 2 * P)[:, 0], [2.0, 3.0, 4.0])
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    latencies=st.lists(st.integers(0, 12 * P), min_size=5, max_size=60),
-    execute_ticks=st.integers(1, 6),
-    resets=st.sets(st.integers(1, 59), max_size=3),
-)
-def test_whatever_the_latency_each_tick_plays_its_own_element_or_nothing(
-    latencies: list[int], execute_ticks: int, resets: set[int]
-) -> None:
-    epoch = 1
-    plan, requests = schedule(epoch), ChunkRequests(P)
-    requests.reset(epoch)
-    under_way: list[tuple[int, ActionChunk]] = []
-    held_in_a_row = 0
-    for n in range(len(latencies)):
-        tick = START + n * P
-        if n in resets:
-            epoch += 1
-            plan.reset(epoch)
-            requests.reset(epoch)
-        for arrival, answer in sorted(under_way, key=lambda pair: pair[0]):
-            if arrival <= tick:
-                requests.answered(answer.chunk_id)
-                verdict = plan.offer(answer, tick)
-                assert (verdict is Verdict.OTHER_EPOCH) is (answer.epoch != epoch)
-                under_way.remove((arrival, answer))
-        step = plan.at(tick)
-        if step is not None:
-            assert step.action[0] == n
-            assert step.chunk.epoch == epoch
-        played = row(
-            tick,
-            chunk_id=step.chunk.chunk_id if step else 0,
-            step=step.index if step else NO_STEP,
-            source=Source.VLA if step else Source.HOLD,
-        )
-        held_in_a_row = 0 if step else held_in_a_row + 1
-        if requests.on_tick(played, execute_ticks):
-            prefix = requests.prefix(tick)
-            assert prefix is not None
-            assert 1 <= len(prefix) <= max(1, requests.delay.estimate())
-            answer = chunk(tick, epoch=epoch, chunk_id=requests.sent(tick))
-            under_way.append((tick + latencies[n], answer))
-            requests.published(answer, tick)
-        # Nothing to play and nothing asked for would be starvation.
-        assert step is not None or requests.is_pending
+def test_hits_count_estimates_within_a_tick() -> None:
+    requests = make(3, delay_ticks=2)
+    first = playing(requests)
+    for n in (1, 2, 3):
+        requests.on_tick(row_of(first, at(n), n))
+    second = publish(requests, 3, 4.5)
+    requests.on_tick(row_of(second, at(5), 2))
+    assert (requests.num_conditioned, requests.num_hits) == (1, 1)

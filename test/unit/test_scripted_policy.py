@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
+from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.policies.protocol import (
     PolicyEnvironment,
@@ -54,8 +55,9 @@ def test_every_task_has_a_chunk_that_moves(policy, task: str) -> None:
 
 
 def test_what_is_being_executed_is_repeated_exactly(policy) -> None:
-    prefix = np.full((3, 7), 0.003)
-    assert np.array_equal(policy.infer(observation(), prefix)[0], prefix[0])
+    rows = np.full((3, 7), 0.003)
+    prefix = Prefix(actions=rows, num_locked=3, conditioning=Conditioning.LOCK)
+    assert np.array_equal(policy.infer(observation(), prefix)[0], rows[0])
 
 
 def test_it_needs_objects_and_a_known_task(policy) -> None:

@@ -69,6 +69,16 @@ def test_buffer_finds_the_samples_around_a_stamp() -> None:
         StampedBuffer(0)
 
 
+def test_buffer_finds_the_newest_sample_before_a_stamp() -> None:
+    buffer: StampedBuffer[str] = StampedBuffer(3)
+    assert buffer.before(100) is None
+    for stamp, value in ((10, "a"), (20, "b"), (30, "c")):
+        buffer.add(stamp, value)
+    assert buffer.before(9) is None
+    assert buffer.before(29) == (20, "b")
+    assert buffer.before(30) == (30, "c")
+
+
 def test_lerp_is_exact_at_both_ends() -> None:
     a, b = np.array([0.1, 7.0]), np.array([0.3, -2.0])
     assert np.array_equal(lerp(a, b, 0.0), a)

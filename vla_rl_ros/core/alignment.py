@@ -64,6 +64,10 @@ class StampedBuffer(Generic[T]):
         """Stamp and value of the newest sample, None when empty."""
         return self._samples[-1] if self._samples else None
 
+    def before(self, stamp_ns: int) -> tuple[int, T] | None:
+        """Stamp and value of the newest sample at or before a stamp, None when there is none."""
+        return next((s for s in reversed(self._samples) if s[0] <= stamp_ns), None)
+
     def at(self, stamp_ns: int) -> Bracket[T] | None:
         """The samples around a stamp, None when empty; beyond the ends both are the end sample."""
         after: tuple[int, T] | None = None

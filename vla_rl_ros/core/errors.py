@@ -38,9 +38,21 @@ class ArmFaultError(DeviceError):
     """The arm left control because of a reflex, a lost link or a refused command."""
 
 
+class InferenceError(VlaRlError, RuntimeError):
+    """A policy gave no usable answer this time; the caller holds and asks again."""
+
+
 class SceneError(VlaRlError, RuntimeError):
     """The simulated scene refused or failed a request."""
 
 
 class BagError(VlaRlError, RuntimeError):
     """A recording could not be written, read or repaired."""
+
+
+class ReplayError(VlaRlError, RuntimeError):
+    """Stored experience is damaged, in use elsewhere, or does not fit what is asked of it."""
+
+
+class LearningError(VlaRlError, RuntimeError):
+    """Gradient steps went wrong and the present weights are worth nothing."""

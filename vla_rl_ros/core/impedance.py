@@ -73,6 +73,11 @@ class ImpedanceSettings:
         return self.stiffness_n_per_m * max(*self.clip_plus_m, *self.clip_minus_m)
 
     @property
+    def torque_bound_nm(self) -> float:
+        """Largest static torque about an axis of the TCP, as `force_bound_n`."""
+        return self.stiffness_nm_per_rad * max(self.clip_rad)
+
+    @property
     def outer_clip_m(self) -> tuple[float, ...]:
         """Symmetric clip per axis that contains both sides, shape (3,)."""
         return tuple(max(sides) for sides in zip(self.clip_plus_m, self.clip_minus_m, strict=True))

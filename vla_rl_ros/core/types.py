@@ -7,6 +7,7 @@ names; unless stated otherwise everything is expressed in the arm's base frame.
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import dataclass, field
 
@@ -161,6 +162,23 @@ class Image:
     depth_m: NDArray[np.float32] | None = None
 
 
+class Mode(enum.Enum):
+    """How chunks are executed while the next one is inferred; the rules are in `core.modes`."""
+
+    SYNC = "sync"
+    """The arm holds while the model thinks."""
+    NAIVE = "naive"
+    """The newest chunk is played from the element of the present tick on."""
+    ENSEMBLE = "ensemble"
+    """Every chunk that covers a tick has a vote (ACT, arXiv 2304.13705)."""
+    WEIGHTED = "weighted"
+    """The newest chunk is blended with the plan it replaces (LeRobot)."""
+    RTC = "rtc"
+    """The plan under way guides the inference (arXiv 2506.07339)."""
+    PREFIX_LOCK = "prefix_lock"
+    """What is executed while the model thinks is repeated exactly (arXiv 2512.05964)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActionChunk:
     """A sequence of actions from one inference.
@@ -172,8 +190,10 @@ class ActionChunk:
         epoch: Episode epoch; bumped at resets and takeovers, chunks of older epochs are dropped.
         stamp_ns: Time of step 0, which is the time of the observation tick.
         period_ns: Control period of the embodiment.
-        delay_ticks: Delay the chunk was conditioned for (length of its locked prefix).
+        delay_ticks: Delay the chunk was conditioned for (length of its locked prefix); 0 when it
+            was asked for while the arm stood still and nothing was promised.
         actions: Shape (horizon, 7), SI units, channels of `core.spec.ACTION_CHANNELS`.
+        mode: How it is to be executed.
     """
 
     chunk_id: int
@@ -182,6 +202,7 @@ class ActionChunk:
     period_ns: int
     delay_ticks: int
     actions: FloatArray
+    mode: Mode = Mode.PREFIX_LOCK
 
     def __post_init__(self) -> None:
         """Validate shape and finiteness."""

@@ -15,9 +15,15 @@ from typing import Protocol
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.intervention import Anchor
+from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import FloatArray, ImageArray, Pose
 
 POLICY_MODULES = {
+    "lerobot": "vla_rl_ros.policies.lerobot",
+    "onnx": "vla_rl_ros.policies.onnx",
+    "openpi": "vla_rl_ros.policies.openpi",
+    "pi0": "vla_rl_ros.policies.pi0",
     "scripted": "vla_rl_ros.policies.scripted",
     "still": "vla_rl_ros.policies.still",
 }
@@ -35,6 +41,9 @@ class PolicyObservation:
         instruction: What the policy is told.
         task: Task name; for policies that are not told by language.
         last_action: Action executed at the last tick, SI, shape (7,), None at the start.
+        joint_rad: Measured joint positions at the stamp, shape (7,); None where nobody asks.
+        target: Target of the arm before element 0 is added, base frame; None at the start, when
+            the arm stands on its target.
         objects: True object poses, only for policies with `needs_objects`.
     """
 
@@ -44,6 +53,8 @@ class PolicyObservation:
     instruction: str
     task: str
     last_action: FloatArray | None = None
+    joint_rad: FloatArray | None = None
+    target: Pose | None = None
     objects: Mapping[str, Pose] | None = None
 
 
@@ -65,13 +76,25 @@ class ChunkPolicy(Protocol):
     def needs_objects(self) -> bool:
         """Whether it reads true object poses, which exist in simulation only."""
 
-    def infer(self, observation: PolicyObservation, prefix: FloatArray | None) -> FloatArray:
+    @property
+    def anchor(self) -> Anchor:
+        """What the gate has to add its increments to."""
+
+    @property
+    def conditionings(self) -> frozenset[Conditioning]:
+        """What it can do with a prefix."""
+
+    @property
+    def max_locked(self) -> int:
+        """Longest locked prefix it answers well to, in ticks; `horizon` for any."""
+
+    def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
         """Predict a chunk.
 
         Args:
             observation: What is seen at the tick of element 0.
-            prefix: Elements 0 to d - 1, shape (d, 7), SI: what is promised to the arm while the
-                inference runs. A policy that can be conditioned repeats them exactly.
+            prefix: What is promised to the arm while the inference runs, None at the start of an
+                episode and in modes that condition on nothing.
 
         Returns:
             Actions in SI, shape (horizon, 7), channels of `core.spec.ACTION_CHANNELS`.
@@ -85,8 +108,39 @@ class ChunkPolicy(Protocol):
 class PolicySettings:
     """What every back end is made from."""
 
-    horizon: int = param(8, doc="Elements per chunk.", low=1, high=256)
-    path: str = param("", doc="Directory or file of the weights, empty where there are none.")
+    horizon: int = param(
+        8, doc="Elements per chunk, where the weights leave it open.", low=1, high=256
+    )
+    path: str = param(
+        "", doc="Directory or file of the weights; empty for the ones that ship with the package."
+    )
+    url: str = param("ws://127.0.0.1:8000", doc="Policy server, for openpi only.")
+    timeout_s: float = param(
+        2.0, doc="Longest wait for a policy server.", unit="s", low=0.05, high=60.0
+    )
+    device: str = param(
+        "auto",
+        doc="Where the network runs; auto takes a GPU if there is one, tensorrt is for onnx only.",
+        choices=("auto", "cpu", "cuda", "tensorrt"),
+    )
+    dtype: str = param(
+        "auto",
+        doc="Type of the weights; auto is bfloat16 on a GPU and float32 elsewhere.",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    num_threads: int = param(1, doc="Threads of the network on a CPU.", low=1, high=64)
+    seed: int = param(0, doc="Seed of the noise that denoising begins with.", low=0)
+    denoise_steps: int = param(
+        0, doc="Euler steps of the flow; 0 for what the weights ask for.", low=0, high=100
+    )
+    guidance: str = param(
+        "jacobian",
+        doc="Guidance by a plan: exact, or with the identity for the model's Jacobian (cheaper).",
+        choices=("jacobian", "identity"),
+    )
+    guidance_limit: float = param(
+        5.0, doc="Largest weight of the guidance, beta of RTC.", low=0.0, high=100.0
+    )
 
     def __post_init__(self) -> None:
         """Check bounds."""

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from vla_rl_ros.core.errors import InvalidCommandError
-from vla_rl_ros.core.spec import is_open_command
+from vla_rl_ros.core.intervention import Anchor
+from vla_rl_ros.core.prefix import Conditioning, Prefix
+from vla_rl_ros.core.spec import STATE_DIM, is_open_command
 from vla_rl_ros.core.ticks import nearest_index
-from vla_rl_ros.core.types import FloatArray, Pose
+from vla_rl_ros.core.types import FloatArray, Pose, finite_array
 from vla_rl_ros.policies.experts import ExpertView, expert_chunk
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicyObservation, PolicySettings
 
@@ -43,16 +45,32 @@ class ScriptedPolicy:
         """It reads true object poses."""
         return True
 
-    def infer(self, observation: PolicyObservation, prefix: FloatArray | None) -> FloatArray:
+    @property
+    def anchor(self) -> Anchor:
+        """The experts answer to where the arm is."""
+        return Anchor.MEASURED
+
+    @property
+    def conditionings(self) -> frozenset[Conditioning]:
+        """It goes on from the first locked row."""
+        return frozenset({Conditioning.NONE, Conditioning.LOCK})
+
+    @property
+    def max_locked(self) -> int:
+        """Longer promises are overwritten by the runtime."""
+        return self._horizon
+
+    def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
         """Roll the expert of the task forward, after the first element of the prefix.
 
         Raises:
             ConfigError: No expert knows the task.
-            InvalidCommandError: The observation has no object poses.
+            InvalidCommandError: The observation has no object poses or a malformed state.
         """
         if observation.objects is None:
             raise InvalidCommandError("missing_objects", "the experts need true object poses")
-        state, stamp_ns = observation.state, observation.stamp_ns
+        state = finite_array(observation.state, (STATE_DIM,), "state")
+        stamp_ns = observation.stamp_ns
         if self._first_ns is None:
             self._first_ns = stamp_ns
         if observation.last_action is not None:
@@ -69,7 +87,7 @@ class ScriptedPolicy:
         )
         # Keeping later promises, too, lets the peg's search act on old contacts: 11 of 20 episodes
         # at a delay of two ticks, against 30 of 30. Delays above three would need them.
-        done = None if prefix is None else prefix[:1]
+        done = prefix.actions[: min(1, prefix.num_locked)] if prefix is not None else None
         return expert_chunk(observation.task, view, self._horizon, done)
 
     def reset(self) -> None:

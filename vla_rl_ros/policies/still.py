@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vla_rl_ros.core.intervention import Anchor
+from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicyObservation, PolicySettings
@@ -33,12 +35,28 @@ class StillPolicy:
         """It knows of no objects."""
         return False
 
-    def infer(self, observation: PolicyObservation, prefix: FloatArray | None) -> FloatArray:
+    @property
+    def anchor(self) -> Anchor:
+        """It works with either; this is the default of the gate."""
+        return Anchor.MEASURED
+
+    @property
+    def conditionings(self) -> frozenset[Conditioning]:
+        """It repeats what is locked."""
+        return frozenset({Conditioning.NONE, Conditioning.LOCK})
+
+    @property
+    def max_locked(self) -> int:
+        """Any prefix will do."""
+        return self._horizon
+
+    def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
         """Stand still."""
         actions = np.zeros((self._horizon, ACTION_DIM))
         actions[:, GRIPPER_INDEX] = 1.0
         if prefix is not None:
-            actions[: len(prefix)] = prefix[: self._horizon]
+            locked = prefix.actions[: min(prefix.num_locked, self._horizon)]
+            actions[: len(locked)] = locked
         return actions
 
     def reset(self) -> None:

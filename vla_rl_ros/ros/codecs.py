@@ -22,9 +22,11 @@ from vla_rl_ros.core.types import (
     FloatArray,
     GripperState,
     ImageArray,
+    Mode,
     Pose,
     Twist,
     Wrench,
+    finite_array,
 )
 from vla_rl_ros.hardware.protocols import CameraIntrinsics
 from vla_rl_ros.ros.channels import (
@@ -35,7 +37,9 @@ from vla_rl_ros.ros.channels import (
     to_stamp,
 )
 
-CHUNK_CHANNELS = ("chunk.id", "chunk.epoch", "chunk.delay_ticks")
+CHUNK_CHANNELS = ("chunk.id", "chunk.epoch", "chunk.delay_ticks", "chunk.mode")
+MODES = tuple(Mode)
+NUM_JOINTS = 7
 GRIPPER_CHANNELS = ("gripper.width_m", "gripper.is_moving", "gripper.is_grasped")
 SUCCESS_CHANNELS = ("success.probability", "success.decided")
 
@@ -119,6 +123,11 @@ def encode_joint_state(state: ArmState, names: list[str]) -> JointState:
     return message
 
 
+def decode_joints(message: JointState) -> FloatArray:
+    """Joint positions of an arm state, shape (7,), rad; inverse of `encode_joint_state`."""
+    return finite_array(message.position, (NUM_JOINTS,), "joints")
+
+
 def encode_gripper(state: GripperState) -> JointState:
     """Gripper state as named channels."""
     return encode_channels(
@@ -183,11 +192,16 @@ def encode_camera_info(intrinsics: CameraIntrinsics, stamp_ns: int, frame_id: st
 
 
 def encode_chunk(chunk: ActionChunk) -> JointTrajectory:
-    """Action chunk; id, epoch and delay are channels of every point."""
+    """Action chunk; id, epoch, delay and mode (index in `MODES`) are channels of every point."""
     message = JointTrajectory(joint_names=[*ACTION_CHANNELS, *CHUNK_CHANNELS])
     message.header.stamp = to_stamp(chunk.stamp_ns)
     message.header.frame_id = BASE_FRAME
-    tail = [float(chunk.chunk_id), float(chunk.epoch), float(chunk.delay_ticks)]
+    tail = [
+        float(chunk.chunk_id),
+        float(chunk.epoch),
+        float(chunk.delay_ticks),
+        float(MODES.index(chunk.mode)),
+    ]
     points = []
     for index, action in enumerate(chunk.actions):
         point = JointTrajectoryPoint(positions=[*action.tolist(), *tail])
@@ -208,7 +222,7 @@ def decode_chunk(message: JointTrajectory, period_ns: int) -> ActionChunk:
 
     Raises:
         InvalidCommandError: ``wrong_frame``, ``unknown_channel``, ``wrong_length``,
-            ``not_finite`` or ``bad_period``.
+            ``not_finite``, ``bad_value`` or ``bad_period``.
     """
     require_frame(message.header.frame_id)
     if tuple(message.joint_names) != (*ACTION_CHANNELS, *CHUNK_CHANNELS):
@@ -223,7 +237,9 @@ def decode_chunk(message: JointTrajectory, period_ns: int) -> ActionChunk:
     rows = np.array([point.positions for point in message.points], dtype=np.float64)
     tail = rows[0, ACTION_DIM:]
     if not np.isfinite(tail).all():
-        raise InvalidCommandError("not_finite", "chunk id, epoch or delay")
+        raise InvalidCommandError("not_finite", "chunk id, epoch, delay or mode")
+    if tail[3] not in range(len(MODES)):
+        raise InvalidCommandError("bad_value", f"chunk.mode = {tail[3]}")
     return ActionChunk(
         chunk_id=int(tail[0]),
         epoch=int(tail[1]),
@@ -231,6 +247,7 @@ def decode_chunk(message: JointTrajectory, period_ns: int) -> ActionChunk:
         period_ns=period_ns,
         delay_ticks=int(tail[2]),
         actions=rows[:, :ACTION_DIM],
+        mode=MODES[int(tail[3])],
     )
 
 

@@ -66,6 +66,13 @@ class ImpedanceControllerConfig:
         low=1.0,
         high=3000.0,
     )
+    max_torque_nm: float = param(
+        20.0,
+        doc="Largest rotational stiffness times clip about an axis that is accepted.",
+        unit="Nm",
+        low=0.5,
+        high=300.0,
+    )
     limits: ReferenceLimits = param(  # noqa: RUF009 - param() makes a field
         ReferenceLimits(), doc="Limits of targets."
     )
@@ -82,14 +89,19 @@ class ImpedanceControllerConfig:
     )
     home_offset_m: tuple[float, ...] = param(
         ZERO,
-        doc="Straight motion of the TCP after the joints are home.",
+        doc="Straight motion of the TCP after the joints are home; every reset sets it.",
         unit="m",
         low=-0.5,
         high=0.5,
         live=True,
     )
     home_gripper_width_m: float = param(
-        0.08, doc="Gripper at home; 0 closes it.", unit="m", low=0.0, high=0.08, live=True
+        0.08,
+        doc="Gripper at home; 0 closes it; every reset sets it to that of the task.",
+        unit="m",
+        low=0.0,
+        high=0.08,
+        live=True,
     )
     home_clearance_m: float = param(
         0.2,
@@ -131,6 +143,12 @@ class ImpedanceControllerConfig:
             raise ConfigError(
                 f"a stiffness of {spring.stiffness_n_per_m:g} N/m times a clip of {clip_m:g} m is "
                 f"{spring.force_bound_n:g} N, more than max_force_n={self.max_force_n:g}"
+            )
+        if spring.torque_bound_nm > self.max_torque_nm:
+            raise ConfigError(
+                f"a stiffness of {spring.stiffness_nm_per_rad:g} Nm/rad times a clip of "
+                f"{max(spring.clip_rad):g} rad is {spring.torque_bound_nm:g} Nm, more than "
+                f"max_torque_nm={self.max_torque_nm:g}"
             )
 
     def settings(self) -> ImpedanceSettings:

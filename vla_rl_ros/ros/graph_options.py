@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.hardware.franka_config import is_loopback
+from vla_rl_ros.policies.protocol import POLICY_MODULES
 from vla_rl_ros.ros.share import known_tasks, read_mapping
 from vla_rl_ros.sim.variants import variant
 
@@ -41,6 +42,10 @@ class GraphOptions:
         episodes_per_task: Length of a task's turn.
         seed: Seed of the first reset; each episode adds one.
         variant: Named difficulty of the simulated cell.
+        policy: Name of the policy back end; empty takes pi0 with the shipped weights in
+            simulation and one that stands still elsewhere.
+        checkpoint: Weights of the policy, empty for those it brings along.
+        mode: How its chunks are executed.
         image_px: Width and height of simulated and fake images.
         rate: ``real`` or ``free``, pacing of the simulated arm.
         record: Whether episodes are recorded.
@@ -59,6 +64,9 @@ class GraphOptions:
     episodes_per_task: int = 1
     seed: int = 0
     variant: str = "default"
+    policy: str = ""
+    checkpoint: str = ""
+    mode: str = "prefix_lock"
     image_px: int = 128
     rate: str = "real"
     record: bool = True
@@ -87,6 +95,9 @@ class GraphOptions:
                 raise ConfigError(
                     f"the simulated arm lives on a loopback address, not on {self.robot_ip}"
                 )
+        if self.policy and self.policy not in POLICY_MODULES:
+            known = ", ".join(sorted(POLICY_MODULES))
+            raise ConfigError(f"policy='{self.policy}' is unknown; known: {known}")
         if self.rate not in ("real", "free"):
             raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
         if not self.robot_ip:

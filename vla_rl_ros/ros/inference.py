@@ -9,10 +9,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vla_rl_ros.core.errors import InferenceError
+from vla_rl_ros.core.requests import Request
 from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.core.types import FloatArray, finite_array
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
 from vla_rl_ros.ros.worker import Worker
+
+_STOP_TIMEOUT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,19 +24,13 @@ class Question:
     """One request for a chunk.
 
     Attributes:
-        number: Counts up per process; becomes the chunk's id.
-        epoch: Episode epoch at the time of asking.
+        request: When it was asked and what is promised.
         observation: What the policy sees.
-        prefix: Promised elements, shape (d, 7), None when nothing is promised.
-        is_first: Whether the policy has to forget the last episode first.
         extra_delay_s: Waited after the inference, to measure what delay does.
     """
 
-    number: int
-    epoch: int
+    request: Request
     observation: PolicyObservation
-    prefix: FloatArray | None
-    is_first: bool
     extra_delay_s: float = 0.0
 
 
@@ -44,12 +42,14 @@ class Answer:
         question: The question.
         actions: Shape (horizon, 7), SI; None after an error.
         error: What the model raised, or what was wrong with its answer.
+        is_passing: Whether the policy says that asking again is all there is to do.
         took_s: Time of the inference without the injected delay.
     """
 
     question: Question
     actions: FloatArray | None
     error: str
+    is_passing: bool
     took_s: float
 
 
@@ -81,25 +81,35 @@ class InferenceWorker:
         return taken
 
     def stop(self) -> bool:
-        """Let the running inference end; False when it does not within two seconds."""
+        """Let the running inference end; False when it does not soon, then it is left behind."""
         self._is_stopping.set()
-        return self._worker.stop()
+        return self._worker.stop(_STOP_TIMEOUT_S)
 
     def _infer(self, question: Question) -> None:
         start_s = time.monotonic()
-        actions, problem = None, ""
+        actions, problem, is_passing = None, "", False
         try:
-            if question.is_first:
+            if question.request.is_first:
                 self._policy.reset()
-            raw = self._policy.infer(question.observation, question.prefix)
+            raw = self._policy.infer(question.observation, question.request.told)
             actions = finite_array(raw, (self._policy.horizon, ACTION_DIM), "chunk")
+        except InferenceError as error:
+            problem, is_passing = str(error), True
         except Exception as error:  # noqa: BLE001 - models raise anything, and the next may work
             problem = f"{type(error).__name__}: {error}"
         took_s = time.monotonic() - start_s
         if question.extra_delay_s > 0.0 and self._is_stopping.wait(question.extra_delay_s):
             return
+        if self._is_stopping.is_set():
+            return
         self._answers.append(
-            Answer(question=question, actions=actions, error=problem, took_s=took_s)
+            Answer(
+                question=question,
+                actions=actions,
+                error=problem,
+                is_passing=is_passing,
+                took_s=took_s,
+            )
         )
         self._wake()
 

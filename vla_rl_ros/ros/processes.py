@@ -22,27 +22,13 @@ from vla_rl_ros.ros.graph_options import (
     ParamValue,
     read_site,
 )
+from vla_rl_ros.ros.graph_parameters import MANAGED_NODES, layered_parameters
 from vla_rl_ros.ros.share import share_path
 
 RUN_DIR_VARIABLE = "VLA_RL_RUN_DIR"
 # Their Fast DDS knows the profile's variable by its old name only; later ones complain about it.
 OLD_FAST_DDS = ("humble", "iron", "jazzy")
-# Bring-up order of the managed nodes; the gate is last up and first down.
-MANAGED_NODES = (
-    "proprio_driver",
-    "impedance_controller",
-    *(f"camera_{name}" for name in CAMERAS),
-    "sim_cell",
-    "recorder",
-    "vla_inference",
-    "residual_actor",
-    "intervention",
-)
 KNOWN_NODES = {*MANAGED_NODES, *(topic.publisher for topic in TOPICS)}
-# Both check targets; two different boxes would be no second check.
-LIMITED_NODES = ("intervention", "impedance_controller")
-
-
 # Between the arm's own loop (-10) and everybody else: actions are late after 100 ms.
 COMMAND_NICE = -5
 
@@ -114,16 +100,11 @@ def build_graph(options: GraphOptions) -> list[ProcessSpec]:
     # misspelt name would silently drop, say, the workspace box.
     _refuse_nodes(f"{options.site} sets unknown nodes", set(site) - KNOWN_NODES)
     _refuse_nodes("overrides for nodes that do not run", set(options.overrides) - nodes)
-    layers = [
-        _base_parameters(options, nodes),
-        share_limits(site),
-        _pinned_parameters(options),
-        options.overrides,
-    ]
+    parameters = layered_parameters(options, site, nodes)
     return [
         replace(
             spec,
-            parameters={node: _merged(layers, node) for node in spec.nodes},
+            parameters={node: parameters[node] for node in spec.nodes},
             remappings=options.remappings.get(spec.name, ()),
         )
         for spec in specs
@@ -133,45 +114,6 @@ def build_graph(options: GraphOptions) -> list[ProcessSpec]:
 def _refuse_nodes(complaint: str, names: set[str]) -> None:
     if names:
         raise ConfigError(f"{complaint}: {', '.join(sorted(names))}")
-
-
-def share_limits(site: Parameters) -> Parameters:
-    """Give gate and controller the same limits: what a site sets for one holds for both.
-
-    Args:
-        site: Parameters by node.
-
-    Raises:
-        ConfigError: The site sets one limit differently for the two.
-    """
-    limits: dict[str, ParamValue] = {}
-    for node in LIMITED_NODES:
-        for name, value in site.get(node, {}).items():
-            if name.startswith("limits.") and limits.setdefault(name, value) != value:
-                raise ConfigError(f"{name} differs between {' and '.join(LIMITED_NODES)}")
-    if not limits:
-        return site
-    return {**site, **{node: {**site.get(node, {}), **limits} for node in LIMITED_NODES}}
-
-
-def _pinned_parameters(options: GraphOptions) -> Parameters:
-    """What the command line decides and no site file may change: which arm is driven."""
-    arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
-    if options.backend is Backend.REAL:
-        return {"proprio_driver": arm}
-    cameras = {f"camera_{camera}": _camera_parameters(camera, options) for camera in CAMERAS}
-    return {"proprio_driver": {**arm, "realtime": "auto"}, **cameras}
-
-
-def _arm_driver(options: GraphOptions) -> str:
-    return "fake" if options.backend is Backend.FAKE else "franka"
-
-
-def _merged(layers: list[Parameters], node: str) -> dict[str, ParamValue]:
-    merged: dict[str, ParamValue] = {}
-    for layer in layers:
-        merged.update(layer.get(node, {}))
-    return merged
 
 
 def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
@@ -243,41 +185,6 @@ def _simulator(options: GraphOptions) -> ProcessSpec:
         stop_stage=StopStage.SIMULATOR,
         ready_path="scene.sock",
     )
-
-
-def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
-    parameters: dict[str, dict[str, ParamValue]] = {node: {} for node in nodes}
-    for node in nodes & set(MANAGED_NODES):
-        parameters[node]["autostart"] = False
-    is_sim = options.backend is Backend.SIM
-    values: dict[str, dict[str, ParamValue]] = {
-        "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
-        "recorder": {"directory": str(options.out / "bags")},
-        # The scripted policy reads true object poses, which only a simulator has.
-        "vla_inference": {"policy": "scripted" if is_sim else "still", "task": options.tasks[0]},
-        "supervisor": {
-            "managed_nodes": [node for node in MANAGED_NODES if node in nodes],
-            "tasks": list(options.tasks),
-            "task": options.tasks[0],
-            "seed": options.seed,
-            "autorun_episodes": options.episodes,
-            "episodes_per_task": options.episodes_per_task,
-            "outcome_source": "ground_truth" if is_sim else "operator",
-        },
-    }
-    for camera in CAMERAS:
-        values[f"camera_{camera}"] = _camera_parameters(camera, options)
-    for node in nodes:
-        parameters[node].update(values.get(node, {}))
-    return parameters
-
-
-def _camera_parameters(camera: str, options: GraphOptions) -> dict[str, ParamValue]:
-    if options.backend is Backend.REAL:
-        return {"camera": camera, "driver": "realsense"}
-    driver = "sim" if options.backend is Backend.SIM else "fake"
-    size: dict[str, ParamValue] = {"width_px": options.image_px, "height_px": options.image_px}
-    return {"camera": camera, "driver": driver, **size}
 
 
 def graph_environment(run_dir: Path, base: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -46,6 +47,7 @@ class StampedTopic(Generic[T]):
         decode: Callable[[Any], T],
         max_age_s: float,
         depth: int,
+        latency_s: float = 0.0,
     ) -> None:
         """Listen.
 
@@ -55,7 +57,9 @@ class StampedTopic(Generic[T]):
             decode: Message to value; raises InvalidCommandError.
             max_age_s: Largest distance between a stamp and the nearest message.
             depth: Messages kept between two reads.
+            latency_s: From the measurement to the stamp of its message.
         """
+        self._latency_ns = round(latency_s * NS_PER_S)
         self._tap: Tap[Any] = sampler.tap(topic, depth)
         self._buffer: StampedBuffer[Any] = StampedBuffer(depth + 1)
         self._topic = topic
@@ -65,12 +69,15 @@ class StampedTopic(Generic[T]):
     def around(self, stamp_ns: int) -> tuple[T, T, float]:
         """Values before and after a stamp, and where it lies between them.
 
+        Args:
+            stamp_ns: Time of the measurement; the messages around `latency_s` later tell it.
+
         Raises:
             StaleInputError: Nothing within the largest age.
             InvalidCommandError: The message is malformed.
         """
-        for message in self._tap.drain():
-            self._buffer.add(from_stamp(message.header.stamp), message)
+        stamp_ns += self._latency_ns
+        self._take()
         bracket = self._buffer.at(stamp_ns)
         if bracket is None:
             raise StaleInputError(self._topic, float("inf"), self._max_age_s)
@@ -88,28 +95,64 @@ class StampedTopic(Generic[T]):
         before, after, fraction = self.around(stamp_ns)
         return before if fraction <= 0.5 else after
 
+    def last_before(self, stamp_ns: int) -> T | None:
+        """Newest value at or before a stamp, None when there is none within the largest age.
+
+        Raises:
+            InvalidCommandError: The message is malformed.
+        """
+        stamp_ns += self._latency_ns
+        self._take()
+        found = self._buffer.before(stamp_ns)
+        if found is None or stamp_ns - found[0] > self._max_age_s * NS_PER_S:
+            return None
+        return self._decode(found[1])
+
+    def _take(self) -> None:
+        for message in self._tap.drain():
+            self._buffer.add(from_stamp(message.header.stamp), message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateLimits:
+    """How proprioception is read.
+
+    Attributes:
+        max_age_s: Largest age of the arm's measurements.
+        max_gripper_age_s: Largest age of the gripper's; a hand that moves answers late.
+        depth: Messages kept between two reads; the arm sends one every 5 ms.
+        arm_latency_s: From measurement to stamp of the arm's state.
+        gripper_latency_s: From measurement to stamp of the gripper's.
+    """
+
+    max_age_s: float
+    max_gripper_age_s: float
+    depth: int
+    arm_latency_s: float = 0.0
+    gripper_latency_s: float = 0.0
+
 
 class StateReader:
     """The state vector of `core.spec.STATE_CHANNELS` at a stamp."""
 
-    def __init__(
-        self, sampler: Sampler, *, max_age_s: float, max_gripper_age_s: float, depth: int
-    ) -> None:
+    def __init__(self, sampler: Sampler, limits: StateLimits) -> None:
         """Listen to the arm and the gripper.
 
         Args:
             sampler: Where to listen.
-            max_age_s: Largest age of the arm's measurements.
-            max_gripper_age_s: Largest age of the gripper's; a hand that moves answers late.
-            depth: Messages kept between two reads; the arm sends one every 5 ms.
+            limits: Ages, depth and latencies.
         """
-        self.pose: StampedTopic[Pose] = StampedTopic(
-            sampler, "arm/tcp_pose", decode_pose, max_age_s, depth
-        )
-        self._twist = StampedTopic(sampler, "arm/tcp_twist", decode_twist, max_age_s, depth)
-        self._wrench = StampedTopic(sampler, "arm/tcp_wrench", decode_wrench, max_age_s, depth)
+        arm = (limits.max_age_s, limits.depth, limits.arm_latency_s)
+        self._pose: StampedTopic[Pose] = StampedTopic(sampler, "arm/tcp_pose", decode_pose, *arm)
+        self._twist = StampedTopic(sampler, "arm/tcp_twist", decode_twist, *arm)
+        self._wrench = StampedTopic(sampler, "arm/tcp_wrench", decode_wrench, *arm)
         self._gripper = StampedTopic(
-            sampler, "gripper/state", decode_gripper, max_gripper_age_s, depth
+            sampler,
+            "gripper/state",
+            decode_gripper,
+            limits.max_gripper_age_s,
+            limits.depth,
+            limits.gripper_latency_s,
         )
 
     def read(self, stamp_ns: int) -> FloatArray:
@@ -119,7 +162,7 @@ class StateReader:
             StaleInputError: A source has nothing fresh.
             InvalidCommandError: A message is malformed.
         """
-        before, after, fraction = self.pose.around(stamp_ns)
+        before, after, fraction = self._pose.around(stamp_ns)
         pose = interpolate_pose(before, after, fraction)
         twist_0, twist_1, at_twist = self._twist.around(stamp_ns)
         wrench_0, wrench_1, at_wrench = self._wrench.around(stamp_ns)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.cell_senses import OUTCOME_TOPICS
-from vla_rl_ros.ros.processes import MANAGED_NODES
+from vla_rl_ros.ros.graph_parameters import MANAGED_NODES
 from vla_rl_ros.ros.share import known_tasks
 
 
@@ -40,7 +40,11 @@ class SupervisorConfig:
         0.2, doc="How long success must last.", unit="s", low=0.0, high=5.0
     )
     bringup_timeout_s: float = param(
-        30.0, doc="Patience with each node at bring-up.", unit="s", low=0.1, high=1800.0
+        120.0,
+        doc="Patience with each node at bring-up; large weights take minutes to load.",
+        unit="s",
+        low=0.1,
+        high=1800.0,
     )
     home_timeout_s: float = param(
         20.0, doc="For the arm to reach its start.", unit="s", low=0.1, high=120.0

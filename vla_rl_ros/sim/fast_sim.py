@@ -168,14 +168,19 @@ class FastSim:
             InvalidCommandError: Wrong shape or not finite.
             SceneError: Before the first `reset`.
         """
-        task = self.layout.task
+        self.command(action)
+        self.advance(self.spec.control_period_s)
+        return self.is_success()
+
+    def command(self, action: FloatArray) -> None:
+        """Begin to execute an action as `step` does, without advancing time."""
+        if self._layout is None:
+            raise SceneError("call reset() first")
         action = finite_array(action, (7,), "action")
         self._set_increment(action)
         width_m = MAX_GRIPPER_WIDTH_M if is_open_command(action) else 0.0
         if width_m != self._gripper.goal_m:
             self._gripper.set_goal(width_m)
-        self.advance(self.spec.control_period_s)
-        return is_success(task, self.data, self.ids)
 
     def _set_increment(self, action: FloatArray) -> None:
         # What `move_to` does with the measured pose plus the increment, in a tenth of the time.

@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
+from vla_rl_ros.tools import bench_latency, bench_seams
 from vla_rl_ros.tools.up import default_out
 
 if TYPE_CHECKING:
-    from vla_rl_ros.ros.observer import GraphObserver
     from vla_rl_ros.tools.bench_control import ControlBench
-    from vla_rl_ros.tools.graph import RunningGraph
 
-BRINGUP_TIMEOUT_S = 90.0
 UNCLIPPED_M = 0.5
 # The unclipped run pushes with hundreds of newtons; a reflex would hide how many.
 NO_REFLEX = {"collision_force_n": 5000.0, "collision_torque_nm": 5000.0}
@@ -54,6 +52,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     experts.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     experts.add_argument("--out", type=Path, help="where rows and figure go (default: out/<time>)")
     experts.set_defaults(run=run_experts)
+    bench_seams.add_parser(benches)
+    bench_latency.add_parser(benches)
 
 
 def run_experts(arguments: argparse.Namespace) -> int:
@@ -80,6 +80,7 @@ def run_control(arguments: argparse.Namespace) -> int:
     from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneClient
     from vla_rl_ros.tools.bench_control import ControlBench
     from vla_rl_ros.tools.graph import run_graph
+    from vla_rl_ros.tools.session import wait_for_bringup
 
     out: Path = arguments.out or default_out("bench_control")
     options = GraphOptions(
@@ -94,7 +95,7 @@ def run_control(arguments: argparse.Namespace) -> int:
         GraphObserver() as observer,
         SceneClient(graph.run_dir / SOCKET_NAME) as scene,
     ):
-        _wait_for_graph(observer, graph)
+        wait_for_bringup(observer, graph.check)
         trials = 5 if arguments.quick else 20
         bench = ControlBench(observer=observer, scene=scene, trials=trials)
         figures = _measure(bench, stream_s=4.0 if arguments.quick else 20.0)
@@ -104,17 +105,6 @@ def run_control(arguments: argparse.Namespace) -> int:
     figures["figure"] = str(plot_control(bench.rows, figures, out / "control.png"))
     print(json.dumps(figures), flush=True)
     return 0
-
-
-def _wait_for_graph(observer: GraphObserver, graph: RunningGraph) -> None:
-    from vla_rl_ros.core.episode import Phase
-
-    observer.wait_until(
-        lambda: observer.episode is not None and observer.episode.phase is Phase.IDLE,
-        BRINGUP_TIMEOUT_S,
-        f"the graph to come up; see {graph.log_dir}",
-        graph.check,
-    )
 
 
 def _measure(bench: ControlBench, stream_s: float) -> dict[str, Any]:

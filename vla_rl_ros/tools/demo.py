@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
-from vla_rl_ros.tools.up import count, default_out, has_display, run_episodes
+from vla_rl_ros.tools.up import (
+    add_policy_arguments,
+    count,
+    default_out,
+    has_display,
+    run_episodes,
+)
 
 TASKS = ("lift", "peg", "button")
 
@@ -29,6 +35,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     parser.add_argument(
         "--robot-ip", default=SIM_ADDRESS, help="loopback address of the simulated control box"
     )
+    add_policy_arguments(parser)
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.set_defaults(run=run)
 
@@ -39,6 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         tasks=TASKS,
         robot_ip=arguments.robot_ip,
         seed=arguments.seed,
+        policy=arguments.policy,
+        checkpoint=arguments.checkpoint,
+        mode=arguments.mode,
         out=arguments.out or default_out("demo"),
         window=not arguments.headless and has_display(),
     )

@@ -189,7 +189,8 @@ def node_configs() -> list[NodeConfig]:
             if not (isinstance(value, type) and value.__module__ == module.__name__):
                 continue
             for base in getattr(value, "__orig_bases__", ()):
-                if get_origin(base) is ManagedNode:
+                origin = get_origin(base)
+                if isinstance(origin, type) and issubclass(origin, ManagedNode):
                     summary = (value.__doc__ or "").strip().splitlines()[0]
                     (config,) = get_args(base)
                     found.append(NodeConfig(node=module_info.name, summary=summary, config=config))

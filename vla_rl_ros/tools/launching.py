@@ -26,7 +26,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from vla_rl_ros.core.types import BASE_FRAME
+from vla_rl_ros.core.types import BASE_FRAME, Mode
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, Backend, GraphOptions
 from vla_rl_ros.ros.processes import (
     ProcessSpec,
@@ -39,9 +39,13 @@ from vla_rl_ros.tools.graph import write_parameters
 
 RESPAWN_DELAY_S = 1.0
 SWITCHES = ("true", "false")
+_MODES = tuple(mode.value for mode in Mode)
 _COMMON = (
     ("site", "", "YAML file with this cell's node parameters", None),
     ("task", "lift", "what to do", known_tasks()),
+    ("policy", "", "policy back end; empty takes the default of the cell", None),
+    ("checkpoint", "", "weights of the policy; empty takes those it brings along", None),
+    ("mode", "prefix_lock", "how chunks are executed while the policy thinks", _MODES),
     ("episodes", "0", "episodes to run without being asked", None),
     ("seed", "0", "seed of the first reset", None),
     ("out", "out", "where bags and parameter files go", None),
@@ -102,6 +106,9 @@ def _options(backend: Backend, values: dict[str, str]) -> GraphOptions:
         tasks=(values["task"],),
         episodes=int(values["episodes"]),
         seed=int(values["seed"]),
+        policy=values["policy"],
+        checkpoint=values["checkpoint"],
+        mode=values["mode"],
         variant=values.get("variant", "default"),
         image_px=int(values.get("image_px", "128")),
         rate=values.get("rate", "real"),

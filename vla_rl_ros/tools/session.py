@@ -15,7 +15,8 @@ from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.tools.report import EpisodeResult, success_rates
 
-BRINGUP_TIMEOUT_S = 90.0
+BRINGUP_TIMEOUT_S = 150.0
+"""Longer than the supervisor waits for a node, so that its own reason is what is shown."""
 EPISODE_TIMEOUT_S = 700.0
 RECOVER_TIMEOUT_S = 30.0
 
@@ -98,7 +99,7 @@ def run_session(
     from tqdm import tqdm
 
     session = Session()
-    _wait_for(observer, Phase.IDLE, BRINGUP_TIMEOUT_S, check)
+    wait_for_bringup(observer, check)
     with tqdm(plans, desc="episodes", unit="episode") as progress:
         for plan in progress:
             progress.set_postfix_str(f"{plan.task} seed {plan.seed}")
@@ -109,6 +110,27 @@ def run_session(
             done = sum(result.is_success for result in session.results)
             progress.set_postfix_str(f"{done}/{len(session.results)} successful")
     return session
+
+
+def wait_for_bringup(observer: GraphObserver, check: Callable[[], None]) -> None:
+    """Wait until the cell is idle.
+
+    Args:
+        observer: Joined to the graph.
+        check: Raises when the graph has died.
+
+    Raises:
+        GraphTimeoutError: Nothing was heard for `BRINGUP_TIMEOUT_S`.
+        VlaRlError: A node did not come up, with the reason.
+    """
+
+    def check_fault() -> None:
+        check()
+        state = observer.episode
+        if state is not None and state.phase is Phase.FAULT:
+            raise VlaRlError(f"{state.reason}; see the logs of the processes")
+
+    _wait_for(observer, Phase.IDLE, BRINGUP_TIMEOUT_S, check_fault)
 
 
 def _run_episode(
@@ -158,8 +180,10 @@ def _wait_for(
     def is_there() -> bool:
         return observer.episode is not None and observer.episode.phase is phase
 
-    now = observer.episode.phase.value if observer.episode else "unknown"
-    what = f"phase '{phase.value}' (now '{now}'); see the logs of the processes"
+    def what() -> str:
+        now = observer.episode.phase.value if observer.episode else "unknown"
+        return f"phase '{phase.value}' (now '{now}'); see the logs of the processes"
+
     observer.wait_until(is_there, timeout_s, what, check)
 
 

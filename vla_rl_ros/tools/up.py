@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.types import Mode
+from vla_rl_ros.policies.protocol import POLICY_MODULES
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, Backend, GraphOptions
 from vla_rl_ros.ros.share import known_tasks
 from vla_rl_ros.sim.variants import VARIANTS
@@ -28,6 +30,7 @@ EXAMPLES = """\
 examples:
   vla-rl-ros up --sim --task lift --episodes 3     three episodes, then a report
   vla-rl-ros up --sim                              run until Ctrl-C; start episodes by service
+  vla-rl-ros up --sim --policy scripted --task peg --episodes 3
   vla-rl-ros up --robot-ip 172.16.0.2 --site config/sites/example.yaml
 
 Two simulated cells on one machine need two addresses and two ROS domains:
@@ -62,6 +65,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         metavar="NAME",
         help=f"difficulty of the scene: {', '.join(VARIANTS)}",
     )
+    add_policy_arguments(parser)
     parser.add_argument(
         "--rate",
         choices=("real", "free"),
@@ -79,6 +83,25 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         "--headless", action="store_true", help="no window, even where there is a display"
     )
     parser.set_defaults(run=run)
+
+
+def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the policy and how its chunks are executed."""
+    parser.add_argument(
+        "--policy",
+        choices=tuple(sorted(POLICY_MODULES)),
+        default="",
+        help="policy back end (default: pi0 with the shipped weights in simulation, else still)",
+    )
+    parser.add_argument(
+        "--checkpoint", default="", help="weights of the policy (default: those it brings along)"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=tuple(mode.value for mode in Mode),
+        default="prefix_lock",
+        help="how chunks are executed while the policy thinks (default: prefix_lock)",
+    )
 
 
 def count(text: str) -> int:
@@ -116,6 +139,9 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         tasks=(arguments.task,),
         seed=arguments.seed,
         variant=arguments.variant,
+        policy=arguments.policy,
+        checkpoint=arguments.checkpoint,
+        mode=arguments.mode,
         image_px=arguments.image_px,
         rate=arguments.rate,
         record=not arguments.no_record,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Owns the control tick: plays the active chunk, adds the bounded residual, proposes an action.
+"""Owns the control tick: plays the plan, adds the bounded residual, proposes an action.
 
-A tick for which the chunk has no element proposes nothing; the gate then holds.
+Every chunk says how it is to be executed. A tick for which the plan has no element proposes
+nothing; the gate then holds.
 """
 
 from __future__ import annotations
@@ -9,31 +10,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.timer import Timer
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_rl_ros.core.chunking import ChunkSchedule, Step, Verdict
+from vla_rl_ros.core.chunking import Step, Verdict
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import InvalidCommandError
-from vla_rl_ros.core.intervention import PolicyAction
+from vla_rl_ros.core.intervention import ExecutedAction, PolicyAction
+from vla_rl_ros.core.plan import ChunkPlan
 from vla_rl_ros.core.residual import clip_action, residual_action
 from vla_rl_ros.core.spec import ACTION_DIM, ActionSpec
 from vla_rl_ros.core.ticks import TickGrid
+from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.ros.action_codecs import encode_observation, encode_policy_action
 from vla_rl_ros.ros.channels import NS_PER_S
-from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import decode_chunk, decode_episode
+from vla_rl_ros.ros.codecs import decode_chunk
 from vla_rl_ros.ros.diagnostics import Level
-from vla_rl_ros.ros.endpoints import Endpoints, Sender
-from vla_rl_ros.ros.managed_node import ManagedNode
+from vla_rl_ros.ros.endpoints import Sender
+from vla_rl_ros.ros.episode_node import EpisodeNode
 from vla_rl_ros.ros.run import run
-from vla_rl_ros.ros.sampler import Sampler
-from vla_rl_ros.ros.state_reader import StateReader
+from vla_rl_ros.ros.state_reader import StateLimits, StateReader
 from vla_rl_ros.ros.timing import Window
 
 NO_RESIDUAL = np.zeros(ACTION_DIM)
+_LATE = (Verdict.LATER_THAN_PROMISED, Verdict.TOO_LATE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class ResidualActorConfig:
         check_bounds(self)
 
 
-class ResidualActorNode(ManagedNode[ResidualActorConfig]):
+class ResidualActorNode(EpisodeNode[ResidualActorConfig]):
     """Publishes `policy/observation` and `policy/action` at every tick that has an element."""
 
     _action: Sender
@@ -72,59 +72,45 @@ class ResidualActorNode(ManagedNode[ResidualActorConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("residual_actor", ResidualActorConfig, overrides)
-        self._steady = steady_clock()
-        self._endpoints = Endpoints(self)
-        self._sampler = Sampler(self)
-        self._timer: Timer | None = None
-        self._episode = EpisodeState()
+        self._plan: ChunkPlan | None = None
 
     def setup(self) -> None:
         """Create topics."""
         config = self.config
         self._period_ns = round(config.control_period_s * NS_PER_S)
         self._spec = ActionSpec(control_period_s=config.control_period_s)
-        self._schedule = ChunkSchedule(self._period_ns)
+        self._plan = ChunkPlan(self._period_ns)
+        self._plan.reset(self.episode.epoch)
         self._grid = TickGrid(self._period_ns)
-        self._state = StateReader(
-            self._sampler,
-            max_age_s=config.max_state_age_s,
-            max_gripper_age_s=config.max_gripper_age_s,
-            depth=4,
+        limits = StateLimits(
+            max_age_s=config.max_state_age_s, max_gripper_age_s=config.max_gripper_age_s, depth=4
         )
-        self._action = self._endpoints.publisher("policy/action")
-        self._observation = self._endpoints.publisher("policy/observation")
-        self._endpoints.reader("episode/state", self._on_episode)
-        self._endpoints.reader("policy/chunk", self._on_chunk)
+        self._state = StateReader(self.sampler, limits)
+        self._action = self.endpoints.publisher("policy/action")
+        self._observation = self.endpoints.publisher("policy/observation")
+        self.follow_episodes()
+        self.endpoints.reader("policy/chunk", self._on_chunk)
 
     def start(self) -> None:
         """Begin to tick on an absolute schedule."""
-        self._lateness_ms = Window(600)
+        self._lateness_ms, self._age_ms = Window(600), Window(600)
         self._was_playing = True
         self._played_id: int | None = None
-        self._timer = self.create_timer(
-            self.config.control_period_s, self._on_tick, clock=self._steady
-        )
+        self._tick = self.start_timer(self.config.control_period_s, self._on_tick)
 
-    def stop(self, reason: str) -> None:
-        """Stop ticking; silence makes the gate hold."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+    def on_episode(self, before: EpisodeState) -> None:
+        """Forget the plan of the last episode."""
+        plan = self._running()
+        if self.episode.epoch != plan.epoch:
+            plan.reset(self.episode.epoch)
 
-    def teardown(self) -> None:
-        """Leave the topics."""
-        self._endpoints.destroy()
-        self._sampler.destroy()
-
-    def _on_episode(self, message: DiagnosticArray) -> None:
-        try:
-            episode = decode_episode(message)
-        except InvalidCommandError as error:
-            self.diag.count(f"rejected.episode.{error.reason}")
-            return
-        if episode.epoch != self._schedule.epoch:
-            self._schedule.reset(episode.epoch)
-        self._episode = episode
+    def on_executed(self, row: ExecutedAction) -> None:
+        """Learn what became of the proposals; a human who drives ends the plan."""
+        verdict = self._running().on_executed(row)
+        if verdict is Verdict.BEFORE_TAKEOVER:
+            self.diag.count("takeovers")
+        elif verdict is not None:
+            self.diag.count(f"chunks.{verdict.value}")
 
     def _on_chunk(self, message: JointTrajectory) -> None:
         try:
@@ -132,42 +118,40 @@ class ResidualActorNode(ManagedNode[ResidualActorConfig]):
         except InvalidCommandError as error:
             self.diag.count(f"rejected.chunk.{error.reason}")
             return
-        next_ns = self._grid.next_ns or self.get_clock().now().nanoseconds
-        verdict = self._schedule.offer(chunk, next_ns)
+        next_ns = self._grid.next_ns or self.now_ns()
+        verdict = self._running().offer(chunk, next_ns)
         self.diag.count(f"chunks.{verdict.value}")
-        if verdict is Verdict.TOO_LATE:
+        if verdict in _LATE:
             self.get_logger().warning(
-                f"chunk {chunk.chunk_id} is too late for its {chunk.horizon} elements",
+                f"chunk {chunk.chunk_id} for a delay of {chunk.delay_ticks} of {chunk.horizon} "
+                "ticks is too late",
                 throttle_duration_sec=1.0,
             )
 
     def _on_tick(self) -> None:
         tick_ns = self._tick_stamp()
-        if self._episode.phase is not Phase.RUNNING:
+        if self.episode.phase is not Phase.RUNNING:
             return
+        plan = self._running()
         self.diag.count("ticks")
-        step = self._schedule.at(tick_ns)
+        try:
+            state = self._state.read(tick_ns)
+        except InvalidCommandError as error:
+            plan.hold(tick_ns)
+            self.diag.count(f"rejected.{error.reason}")
+            self._show(is_playing=False, sentence=str(error))
+            return
+        step = plan.play(tick_ns)
         if step is None:
             self.diag.count("underflows")
             self._show(is_playing=False, sentence="no element of a chunk for this tick")
             return
-        try:
-            state = self._state.read(tick_ns)
-        except InvalidCommandError as error:
-            self.diag.count(f"rejected.{error.reason}")
-            self._show(is_playing=False, sentence=str(error))
-            return
-        self._action.publish(encode_policy_action(self._propose(tick_ns, step)))
-        self._observation.publish(encode_observation(state, tick_ns))
+        self._propose(tick_ns, step, state)
         self._show(is_playing=True, sentence="active")
 
-    def _propose(self, tick_ns: int, step: Step) -> PolicyAction:
-        if step.chunk.chunk_id != self._played_id:
-            self._played_id = step.chunk.chunk_id
-            self.diag.count("chunks_played")
-            self.diag.set("delay_ticks", step.index)
+    def _propose(self, tick_ns: int, step: Step, state: FloatArray) -> None:
         base = clip_action(step.action, self._spec)
-        return PolicyAction(
+        action = PolicyAction(
             stamp_ns=tick_ns,
             epoch=step.chunk.epoch,
             chunk_id=step.chunk.chunk_id,
@@ -176,17 +160,28 @@ class ResidualActorNode(ManagedNode[ResidualActorConfig]):
             base=base,
             residual=residual_action(base, NO_RESIDUAL, self.config.residual_scale, self._spec),
         )
+        self._action.publish(encode_policy_action(action))
+        self._observation.publish(encode_observation(state, tick_ns))
+        self._age_ms.add((tick_ns - step.chunk.stamp_ns) * 1e-6)
+        self.diag.set("observation_age_p99_ms", self._age_ms.quantile(0.99))
+        if step.chunk.chunk_id != self._played_id:
+            self._played_id = step.chunk.chunk_id
+            self.diag.count("chunks_played")
+            self.diag.set("delay_ticks", step.index)
 
     def _tick_stamp(self) -> int:
-        assert self._timer is not None
         # The timer's schedule is absolute: what is left of this period says how late we are.
-        left_ns = self._timer.time_until_next_call()
+        left_ns = self._tick.time_until_next_call()
         late_ns = 0 if left_ns is None else self._period_ns - left_ns
         self._lateness_ms.add(late_ns * 1e-6)
         self.diag.set("tick_late_p99_ms", self._lateness_ms.quantile(0.99))
-        stamp_ns = self._grid.stamp(self.get_clock().now().nanoseconds - late_ns)
+        stamp_ns = self._grid.stamp(self.now_ns() - late_ns)
         self.diag.set("ticks_skipped", float(self._grid.num_skipped))
         return stamp_ns
+
+    def _running(self) -> ChunkPlan:
+        assert self._plan is not None
+        return self._plan
 
     def _show(self, *, is_playing: bool, sentence: str) -> None:
         if is_playing != self._was_playing:

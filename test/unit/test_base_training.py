@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole training run on demonstrations that are already there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from unit.base_demos import demo_set
+
+from vla_rl_ros.learning.base_trainer import TrainerSettings
+from vla_rl_ros.learning.base_training import DataSettings, train
+from vla_rl_ros.policies.manifest import read_manifest
+from vla_rl_ros.policies.protocol import (
+    PolicyEnvironment,
+    PolicyObservation,
+    PolicySettings,
+    make_policy,
+)
+
+SETTINGS = TrainerSettings(steps=4, batch=4, draws=1)
+DATA = DataSettings(episodes=1)
+CAMERAS = ("wrist", "front")
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "data").mkdir()
+    for number in range(2):
+        demos = demo_set(3)
+        # Lift and button from the same start, as in paired clips.
+        demos.states[20:40, :3] = demos.states[:20, :3]
+        np.savez(tmp_path / "data" / f"seed0_shard{number:03d}.npz", **demos.arrays())
+    return tmp_path
+
+
+def run(out, **changes):
+    return train(out, DATA, SETTINGS, command="the command", **changes)
+
+
+def weights(out):
+    return (out / "checkpoint" / "model.safetensors").read_bytes()
+
+
+def test_a_run_ends_in_a_checkpoint_that_the_back_end_plays(out):
+    figures = run(out)
+    manifest = read_manifest(out / "checkpoint")
+    policy = make_policy(
+        "pi0",
+        PolicySettings(path=str(out / "checkpoint"), device="cpu"),
+        PolicyEnvironment(control_period_s=0.1, cameras=CAMERAS),
+    )
+    state = np.zeros(20)
+    state[3] = 1.0
+    image = np.zeros((128, 128, 3), dtype=np.uint8)
+    chunk = policy.infer(
+        PolicyObservation(
+            stamp_ns=0,
+            images=dict.fromkeys(CAMERAS, image),
+            state=state,
+            instruction="press the yellow button",
+            task="button",
+        ),
+        None,
+    )
+
+    assert chunk.shape == (16, 7)
+    assert policy.max_locked == 8
+    assert manifest.training["command"] == "the command"
+    assert figures["is_finished"]
+    assert figures["parameters"] < 1_000_000
+    assert (out / "training.png").stat().st_size > 1000
+
+
+def test_it_continues_and_ends_where_one_run_would_have(out, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    (other / "data").symlink_to(out / "data")
+    run(other)
+    first = run(out, minutes=0.0)
+    second = run(out)
+
+    assert first["steps"] == 1
+    assert not first["is_finished"]
+    assert second["steps"] == 4
+    assert weights(out) == weights(other)
+
+
+def test_a_finished_run_only_reports(out):
+    run(out)
+    before = weights(out)
+    again = run(out)
+
+    assert again["steps"] == 4
+    assert weights(out) == before
+
+
+def test_every_note_holds_losses_and_grounding(out):
+    run(out)
+    (row,) = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+
+    assert row["step"] == 4
+    for name in ("flow_loss", "where_loss", "grounding_error_m"):
+        assert row[name] > 0.0
+    assert 0.0 <= row["wrong_object_part"] <= 1.0
+
+
+def test_it_computes_on_as_many_threads_as_asked(out):
+    run(out, num_threads=1)
+
+    assert torch.get_num_threads() == 1

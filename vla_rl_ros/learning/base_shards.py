@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Demonstrations on disk: collected once by a few processes, continued after an interruption."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning.base_data import DemoSet, collect_shard, joined
+from vla_rl_ros.learning.base_scene import VaryingCells
+from vla_rl_ros.sim.offscreen import use_offscreen_rendering
+
+
+def collect(directory: Path, *, seed: int, num_shards: int, num_processes: int) -> None:
+    """Collect the shards that are not there yet, with a progress bar.
+
+    Args:
+        directory: Made if it is missing.
+        seed: Of the data set.
+        num_shards: Number of files.
+        num_processes: Simulators side by side; does not change the data.
+    """
+    from tqdm import tqdm
+
+    directory.mkdir(parents=True, exist_ok=True)
+    missing = [i for i in range(num_shards) if not _path(directory, seed, i).exists()]
+    progress = tqdm(total=num_shards, initial=num_shards - len(missing), desc="data", unit="shard")
+    use_offscreen_rendering()
+    # Spawned, because a renderer does not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with progress, ProcessPoolExecutor(max(1, num_processes), mp_context=context) as pool:
+        for _ in pool.map(functools.partial(_collect_one, directory, seed), missing):
+            progress.update()
+
+
+def load(directory: Path, *, seed: int, shards: Iterable[int]) -> DemoSet:
+    """Read these shards of a data set.
+
+    Raises:
+        ConfigError: A shard is missing or damaged; names it.
+    """
+    return joined([_read(_path(directory, seed, i)) for i in shards])
+
+
+def _path(directory: Path, seed: int, shard: int) -> Path:
+    return directory / f"seed{seed}_shard{shard:03d}.npz"
+
+
+def _read(path: Path) -> DemoSet:
+    try:
+        with np.load(path) as arrays:
+            return DemoSet(**arrays)
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+        raise ConfigError(f"{path}: cannot be read, delete it to collect it again: {error}") from (
+            error
+        )
+
+
+@functools.cache
+def _cells() -> VaryingCells:
+    """The simulators of this process, which compile in seconds."""
+    return VaryingCells()
+
+
+def _collect_one(directory: Path, seed: int, shard: int) -> None:
+    demos = collect_shard(_cells(), seed, shard)
+    path = _path(directory, seed, shard)
+    # A file is whole or not there: an interruption leaves only the other name.
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as stream:
+        np.savez(stream, **demos.arrays())  # type: ignore[arg-type]
+    unfinished.replace(path)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains pi0-nano from nothing: demonstrations, gradient steps, checkpoint, plots.
+
+Called by `vla-rl-ros train base`. Everything lies in one directory: ``data/`` (demonstrations),
+``trainer.pt`` (to continue), ``history.jsonl`` (losses), ``checkpoint/`` (what the `pi0` back end
+reads) and ``training.png``. Started again with the same settings, it continues.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.learning import base_shards
+from vla_rl_ros.learning.base_checkpoint import write_checkpoint
+from vla_rl_ros.learning.base_data import SHARD_EPISODES, DemoSet
+from vla_rl_ros.learning.base_labels import Sampler, Scales, measure_scales, paired_starts
+from vla_rl_ros.learning.base_loss import BaseLearner
+from vla_rl_ros.learning.base_trainer import Trainer, TrainerSettings
+from vla_rl_ros.policies.pi0.nano import HORIZON
+
+_SAVE_PERIOD_S = 60.0
+_NOTE_STEPS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is learned from."""
+
+    episodes: int = param(400, doc="Demonstrations per task, in whole shards.", low=1)
+    seed: int = param(0, doc="Of scenes and disturbances.", low=0)
+    processes: int = param(2, doc="Simulators side by side; changes no data.", low=1, high=64)
+
+    def __post_init__(self) -> None:
+        """Check bounds."""
+        check_bounds(self)
+
+    @property
+    def num_shards(self) -> int:
+        """Files of demonstrations to train on; one more is held out."""
+        return -(-self.episodes // SHARD_EPISODES)
+
+
+def train(
+    out: Path,
+    data: DataSettings,
+    settings: TrainerSettings,
+    *,
+    command: str,
+    minutes: float | None = None,
+    num_threads: int = 1,
+) -> dict[str, Any]:
+    """Train, or continue, and write the checkpoint.
+
+    Args:
+        out: Directory of the run.
+        data: Demonstrations; collected where they are missing.
+        settings: How to learn.
+        command: What to write into the manifest, so that others can repeat it.
+        minutes: Stop after this time of training, unfinished but continuable; None for no limit.
+        num_threads: Of torch; the last bits of the result depend on it.
+
+    Returns:
+        Numbers to print.
+    """
+    num_shards = data.num_shards
+    base_shards.collect(
+        out / "data", seed=data.seed, num_shards=num_shards + 1, num_processes=data.processes
+    )
+    demos = base_shards.load(out / "data", seed=data.seed, shards=range(num_shards))
+    held_out = base_shards.load(
+        out / "data", seed=data.seed, shards=range(num_shards, num_shards + 1)
+    )
+    scales = measure_scales(demos)
+    torch.set_num_threads(num_threads)
+    trainer = Trainer(settings, Sampler(demos, scales, HORIZON))
+    run = _Run(out, trainer, GroundingTest(held_out, scales), scales, command)
+    run.resume()
+    run.until(settings.steps, None if minutes is None else 60.0 * minutes)
+    return {
+        "checkpoint": str(out / "checkpoint"),
+        "steps": trainer.step_number,
+        "is_finished": trainer.step_number >= settings.steps,
+        "ticks_of_data": len(demos),
+        "parameters": sum(w.numel() for w in trainer.average.model.parameters()),
+        "figure": str(plot(run.history, out / "training.png")),
+        **run.history[-1],
+    }
+
+
+class GroundingTest:
+    """Whether a learner looks at the right object in the very first tick, on unseen scenes."""
+
+    def __init__(self, demos: DemoSet, scales: Scales) -> None:
+        """Pick the first ticks of paired clips."""
+        pairs = paired_starts(demos)
+        sampler = Sampler(demos, scales, HORIZON)
+        self._samples = sampler.at(pairs.ravel(), np.zeros(pairs.size, dtype=np.int64))
+
+    def measure(self, learner: BaseLearner) -> dict[str, float]:
+        """Median error in metres, and the part of guesses nearer to the other object."""
+        right = self._samples.targets_m.astype(np.float64)
+        other = right.reshape(-1, 2, 3)[:, ::-1].reshape(-1, 3)
+        guess = learner.locate(self._samples).double().numpy()
+        error = _norm(guess - right)
+        return {
+            "grounding_error_m": float(np.median(error)),
+            "wrong_object_part": float(np.mean(error > _norm(guess - other))),
+        }
+
+
+def _norm(vectors: FloatArray) -> FloatArray:
+    lengths: FloatArray = np.linalg.norm(vectors, axis=-1)
+    return lengths
+
+
+class _Run:
+    """One call of `train`: the loop and its files."""
+
+    def __init__(
+        self, out: Path, trainer: Trainer, grounding: GroundingTest, scales: Scales, command: str
+    ) -> None:
+        self.history: list[dict[str, float]] = []
+        self._out, self._trainer = out, trainer
+        self._grounding, self._scales = grounding, scales
+        self._command = command
+
+    def resume(self) -> None:
+        """Continue an earlier call, if there was one."""
+        path = self._out / "trainer.pt"
+        if not path.exists():
+            return
+        self._trainer.load(path)
+        text = (self._out / "history.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines()]
+        self.history = [row for row in rows if row["step"] <= self._trainer.step_number]
+
+    def until(self, steps: int, limit_s: float | None) -> None:
+        """Step, note and save."""
+        from tqdm import tqdm
+
+        begin_s = saved_s = time.monotonic()
+        trainer, recent = self._trainer, []
+        with tqdm(total=steps, initial=trainer.step_number, desc="train", unit="step") as progress:
+            while trainer.step_number < steps:
+                losses = trainer.step()
+                recent.append((float(losses.flow), float(losses.where)))
+                progress.update()
+                if trainer.step_number % _NOTE_STEPS == 0 or trainer.step_number == steps:
+                    self._note(recent)
+                    progress.set_postfix(flow=self.history[-1]["flow_loss"], refresh=False)
+                    recent = []
+                now_s = time.monotonic()
+                if limit_s is not None and now_s - begin_s > limit_s:
+                    break
+                if now_s - saved_s > _SAVE_PERIOD_S:
+                    self._save()
+                    saved_s = now_s
+        if recent:
+            self._note(recent)
+        self._save()
+
+    def _note(self, recent: list[tuple[float, float]]) -> None:
+        flow, where = np.mean(recent, axis=0).tolist()
+        self.history.append(
+            {
+                "step": self._trainer.step_number,
+                "flow_loss": flow,
+                "where_loss": where,
+                **self._grounding.measure(self._trainer.average),
+            }
+        )
+
+    def _save(self) -> None:
+        rows = "".join(f"{json.dumps(row)}\n" for row in self.history)
+        (self._out / "history.jsonl").write_text(rows, encoding="utf-8")
+        self._trainer.save(self._out / "trainer.pt")
+        training = {
+            "command": self._command,
+            "seed": self._trainer.settings.seed,
+            "steps": self._trainer.step_number,
+        }
+        write_checkpoint(
+            self._trainer.average.model, self._scales, self._out / "checkpoint", training
+        )
+
+
+def plot(history: list[dict[str, float]], path: Path) -> Path:
+    """Losses, and what the model knows of the object it was told about."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (losses, error, wrong) = plt.subplots(3, 1, figsize=(7, 8), sharex=True)
+    steps = [row["step"] for row in history]
+    losses.semilogy(steps, [row["flow_loss"] for row in history], label="flow")
+    losses.semilogy(steps, [row["where_loss"] for row in history], label="localisation")
+    losses.set(ylabel="training loss")
+    losses.legend()
+    error.semilogy(steps, [1e3 * row["grounding_error_m"] for row in history])
+    error.set(ylabel="median error at reset [mm]")
+    wrong.plot(steps, [100.0 * row["wrong_object_part"] for row in history])
+    wrong.set(ylabel="wrong object at reset [%]", xlabel="step", ylim=(0, None))
+    for axis in (losses, error, wrong):
+        axis.grid(alpha=0.3)
+    figure.suptitle("train base: losses, and grounding on held-out scenes")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

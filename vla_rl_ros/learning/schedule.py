@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the residual may go, and when the base has to take over again.
+
+Pure bookkeeping of episode outcomes; the training loop and the `residual_actor` ask it before each
+episode. xi rises only while the rolling success does not drop, the weights of the best window are
+to be kept, and a residual that is measurably worse than the base is replaced by the base for some
+episodes.
+
+"Measurably worse" is Fisher's exact test, one-sided: how probable so few successes of the residual
+are, next to those of the base, if both were equally good.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import ConfigError
+
+
+class Driver(Enum):
+    """Who plays the next episode."""
+
+    BASE = "base"
+    RESIDUAL = "residual"
+
+
+class XiRule(Enum):
+    """Why xi is what it is."""
+
+    FIXED = "fixed"
+    RATCHET = "ratchet"
+    RAMP = "ramp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """When xi grows, when weights are kept, and when the base takes over."""
+
+    rule: str = param(
+        "fixed",
+        doc="xi stays at its limit, rises with success (ratchet) or with episodes (ramp).",
+        choices=tuple(rule.value for rule in XiRule),
+    )
+    xi_start: float = param(0.05, doc="First xi of ratchet and ramp.", low=0.0, high=2.0)
+    xi_factor: float = param(1.25, doc="Growth of xi per step of the ratchet.", low=1.0, high=10.0)
+    ramp_episodes: int = param(100, doc="Episodes from xi_start to the limit.", low=1)
+    window: int = param(20, doc="Episodes of the rolling success.", low=2, high=1000)
+    good_enough: float = param(
+        0.95, doc="Rolling success above which xi grows no further.", low=0.0, high=1.0
+    )
+    worse_p: float = param(
+        0.02, doc="Largest p-value at which the residual counts as worse.", low=0.0, high=0.5
+    )
+    least_episodes: int = param(
+        6, doc="Episodes of the residual before it is judged.", low=1, high=1000
+    )
+    base_turn: int = param(10, doc="Episodes the base plays after a fall-back.", low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        """Check bounds."""
+        check_bounds(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to do after an episode.
+
+    Attributes:
+        driver: Who plays the next one.
+        xi: Bound of the residual from now on.
+        is_best: Keep the present weights: no earlier window was better.
+        restore_best: Act with the kept weights again.
+        reason: Sentence for log and diagnostics, empty if nothing changed.
+    """
+
+    driver: Driver
+    xi: float
+    is_best: bool = False
+    restore_best: bool = False
+    reason: str = ""
+
+
+class Schedule:
+    """Keeps the books of one run.
+
+    Attributes:
+        config: As given.
+        xi_limit: xi never exceeds it.
+        xi: Bound of the residual now.
+        driver: Who plays the next episode.
+        best_success: Rolling success of the kept weights, NaN before any were.
+        num_fall_backs: How often the base had to take over.
+    """
+
+    def __init__(self, config: ScheduleConfig, xi_limit: float) -> None:
+        """Begin a run.
+
+        Args:
+            config: Rules.
+            xi_limit: Largest xi, of the learner's settings.
+        """
+        self.config, self.xi_limit = config, xi_limit
+        is_fixed = config.rule == XiRule.FIXED.value
+        self.xi = xi_limit if is_fixed else min(config.xi_start, xi_limit)
+        self.driver = Driver.RESIDUAL
+        self.best_success = float("nan")
+        self.num_fall_backs = 0
+        self._base_outcomes = [0, 0]
+        self._recent: deque[bool] = deque(maxlen=config.window)
+        self._best_xi = self.xi
+        self._num_residual = 0
+        self._since_change = 0
+        self._success_before = 0.0
+        self._base_left = 0
+
+    def record(self, driver: Driver, *, is_success: bool) -> Advice:
+        """Take in the outcome of an episode.
+
+        Args:
+            driver: Who played it; episodes with human help are not to be recorded.
+            is_success: Whether the task was done.
+        """
+        if driver is Driver.BASE:
+            self._base_outcomes[int(is_success)] += 1
+            return self._after_base()
+        self._recent.append(is_success)
+        self._num_residual += 1
+        self._since_change += 1
+        if self._is_worse():
+            return self._fall_back()
+        return self._after_residual()
+
+    def success(self, driver: Driver) -> float:
+        """Success so far of the base, or rolling one of the residual; NaN before any episode."""
+        if driver is Driver.BASE:
+            failures, successes = self._base_outcomes
+            return successes / (failures + successes) if failures + successes else float("nan")
+        return sum(self._recent) / len(self._recent) if self._recent else float("nan")
+
+    def _after_base(self) -> Advice:
+        if self.driver is Driver.RESIDUAL:
+            return self._advice()
+        self._base_left -= 1
+        if self._base_left > 0:
+            return self._advice()
+        self.driver = Driver.RESIDUAL
+        return self._advice(reason=f"the residual plays again with xi {self.xi:.3f}")
+
+    def _is_worse(self) -> bool:
+        failures, successes = self._base_outcomes
+        if len(self._recent) < self.config.least_episodes or not failures + successes:
+            return False
+        mine = sum(self._recent)
+        p = worse_p_value(mine, len(self._recent), successes, failures + successes)
+        return p <= self.config.worse_p
+
+    def _fall_back(self) -> Advice:
+        reason = (
+            f"the residual succeeds {sum(self._recent)} of {len(self._recent)} times, "
+            f"the base at {self.success(Driver.BASE):.2f}: the base takes over"
+        )
+        self.driver, self._base_left = Driver.BASE, self.config.base_turn
+        self.num_fall_backs += 1
+        self._recent.clear()
+        self._since_change, self._success_before = 0, 0.0
+        has_best = not math.isnan(self.best_success)
+        if self.config.rule == XiRule.RATCHET.value:
+            self.xi = self._best_xi if has_best else min(self.config.xi_start, self.xi_limit)
+        return self._advice(restore_best=has_best, reason=reason)
+
+    def _after_residual(self) -> Advice:
+        success, reason, is_best = self.success(Driver.RESIDUAL), "", False
+        is_full = len(self._recent) == self.config.window
+        base_success = self.success(Driver.BASE)
+        # Comparisons with NaN are false: before any base episode every window counts.
+        if is_full and not success < base_success and not success < self.best_success:
+            self.best_success, self._best_xi, is_best = success, self.xi, True
+        before = self.xi
+        if self.config.rule == XiRule.RAMP.value:
+            part = min(1.0, self._num_residual / self.config.ramp_episodes)
+            start = min(self.config.xi_start, self.xi_limit)
+            self.xi = start + part * (self.xi_limit - start)
+        elif self.config.rule == XiRule.RATCHET.value and self._may_grow(success):
+            self.xi = min(self.xi_limit, self.xi * self.config.xi_factor)
+            self._since_change, self._success_before = 0, success
+            if self.xi != before:
+                reason = f"xi grows from {before:.3f} to {self.xi:.3f} at success {success:.2f}"
+        return self._advice(is_best=is_best, reason=reason)
+
+    def _may_grow(self, success: float) -> bool:
+        has_full_window = self._since_change >= self.config.window
+        is_needed = success < self.config.good_enough
+        return has_full_window and is_needed and success >= self._success_before
+
+    def _advice(
+        self, *, is_best: bool = False, restore_best: bool = False, reason: str = ""
+    ) -> Advice:
+        return Advice(
+            driver=self.driver,
+            xi=self.xi,
+            is_best=is_best,
+            restore_best=restore_best,
+            reason=reason,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue; JSON values."""
+        has_best = not math.isnan(self.best_success)
+        return {
+            "xi": self.xi,
+            "driver": self.driver.value,
+            "best_success": self.best_success if has_best else None,
+            "num_fall_backs": self.num_fall_backs,
+            "base_outcomes": list(self._base_outcomes),
+            "recent": list(self._recent),
+            "best_xi": self._best_xi,
+            "num_residual": self._num_residual,
+            "since_change": self._since_change,
+            "success_before": self._success_before,
+            "base_left": self._base_left,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was called.
+
+        Raises:
+            ConfigError: It is incomplete.
+        """
+        try:
+            best = state["best_success"]
+            failures, successes = state["base_outcomes"]
+            self.xi, self.driver = float(state["xi"]), Driver(state["driver"])
+            self.best_success = float("nan") if best is None else float(best)
+            self.num_fall_backs = int(state["num_fall_backs"])
+            self._base_outcomes = [int(failures), int(successes)]
+            self._recent = deque(map(bool, state["recent"]), maxlen=self.config.window)
+            self._best_xi = float(state["best_xi"])
+            self._num_residual = int(state["num_residual"])
+            self._since_change = int(state["since_change"])
+            self._success_before = float(state["success_before"])
+            self._base_left = int(state["base_left"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"this is not the state of a schedule: {error}") from error
+
+
+def worse_p_value(successes: int, episodes: int, base_successes: int, base_episodes: int) -> float:
+    """One-sided p-value of Fisher's exact test.
+
+    Args:
+        successes: Of the residual.
+        episodes: Of the residual.
+        base_successes: Of the base.
+        base_episodes: Of the base.
+
+    Returns:
+        Probability of at most so many successes of the residual if both were equally good, given
+        the successes of both together.
+    """
+    all_successes = successes + base_successes
+    all_failures = episodes + base_episodes - all_successes
+    fewest = max(0, episodes - all_failures)
+    ways = sum(
+        math.comb(all_successes, i) * math.comb(all_failures, episodes - i)
+        for i in range(fewest, successes + 1)
+    )
+    return ways / math.comb(episodes + base_episodes, episodes)

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters of every node of a graph, from options, site file and overrides. Knows no ROS.
+
+Used by `ros/processes.py` only. Layers, later ones win: what the options say, the site file, which
+devices are driven, overrides of tests and benches.
+"""
+
+from __future__ import annotations
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
+
+# Bring-up order of the managed nodes; the gate is last up and first down.
+MANAGED_NODES = (
+    "proprio_driver",
+    "impedance_controller",
+    *(f"camera_{name}" for name in CAMERAS),
+    "sim_cell",
+    "recorder",
+    "vla_inference",
+    "residual_actor",
+    "intervention",
+)
+SHARED: dict[str, tuple[str, ...]] = {
+    # Both check targets; two different boxes would be no second check.
+    "limits.": ("intervention", "impedance_controller"),
+    "control_period_s": ("vla_inference", "residual_actor", "intervention"),
+    "anchor": ("vla_inference", "intervention"),
+}
+"""Parameters, or groups of them, that mean one thing in several nodes."""
+
+
+def layered_parameters(
+    options: GraphOptions, site: Parameters, nodes: set[str]
+) -> dict[str, dict[str, ParamValue]]:
+    """Parameters by node.
+
+    Args:
+        options: What the user chose.
+        site: Parameters of the site file, by node.
+        nodes: Nodes that run.
+
+    Raises:
+        ConfigError: The site contradicts itself.
+    """
+    layers = [
+        _base_parameters(options, nodes),
+        share_parameters(site),
+        _pinned_parameters(options),
+        share_parameters(options.overrides),
+    ]
+    return {node: _merged(layers, node) for node in nodes}
+
+
+def share_parameters(given: Parameters) -> Parameters:
+    """Give every node of `SHARED` what is set for one of them.
+
+    Args:
+        given: Parameters by node.
+
+    Raises:
+        ConfigError: One parameter is set differently for two nodes that share it.
+    """
+    shared: dict[str, dict[str, ParamValue]] = {node: dict(own) for node, own in given.items()}
+    for group, nodes in SHARED.items():
+        values: dict[str, ParamValue] = {}
+        for node in nodes:
+            for name, value in given.get(node, {}).items():
+                is_member = name.startswith(group) if group.endswith(".") else name == group
+                if is_member and values.setdefault(name, value) != value:
+                    raise ConfigError(f"{name} differs between {' and '.join(nodes)}")
+        if values:
+            for node in nodes:
+                shared[node] = {**shared.get(node, {}), **values}
+    return shared
+
+
+def _pinned_parameters(options: GraphOptions) -> Parameters:
+    """What the command line decides and no site file may change: which arm is driven."""
+    arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
+    if options.backend is Backend.REAL:
+        return {"proprio_driver": arm}
+    cameras = {f"camera_{camera}": _camera_parameters(camera, options) for camera in CAMERAS}
+    return {"proprio_driver": {**arm, "realtime": "auto"}, **cameras}
+
+
+def _arm_driver(options: GraphOptions) -> str:
+    return "fake" if options.backend is Backend.FAKE else "franka"
+
+
+def _merged(layers: list[Parameters], node: str) -> dict[str, ParamValue]:
+    merged: dict[str, ParamValue] = {}
+    for layer in layers:
+        merged.update(layer.get(node, {}))
+    return merged
+
+
+def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
+    parameters: dict[str, dict[str, ParamValue]] = {node: {} for node in nodes}
+    for node in nodes & set(MANAGED_NODES):
+        parameters[node]["autostart"] = False
+    is_sim = options.backend is Backend.SIM
+    values: dict[str, dict[str, ParamValue]] = {
+        "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
+        "recorder": {"directory": str(options.out / "bags")},
+        "vla_inference": {
+            # The shipped weights know the simulated cell and nothing else.
+            "policy": options.policy or ("pi0" if is_sim else "still"),
+            "settings.path": options.checkpoint,
+            "mode": options.mode,
+            "task": options.tasks[0],
+        },
+        "supervisor": {
+            "managed_nodes": [node for node in MANAGED_NODES if node in nodes],
+            "tasks": list(options.tasks),
+            "task": options.tasks[0],
+            "seed": options.seed,
+            "autorun_episodes": options.episodes,
+            "episodes_per_task": options.episodes_per_task,
+            "outcome_source": "ground_truth" if is_sim else "operator",
+        },
+    }
+    for camera in CAMERAS:
+        values[f"camera_{camera}"] = _camera_parameters(camera, options)
+    for node in nodes:
+        parameters[node].update(values.get(node, {}))
+    return parameters
+
+
+def _camera_parameters(camera: str, options: GraphOptions) -> dict[str, ParamValue]:
+    if options.backend is Backend.REAL:
+        return {"camera": camera, "driver": "realsense"}
+    driver = "sim" if options.backend is Backend.SIM else "fake"
+    size: dict[str, ParamValue] = {"width_px": options.image_px, "height_px": options.image_px}
+    return {"camera": camera, "driver": driver, **size}

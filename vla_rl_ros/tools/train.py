@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros train base`: a small VLA from nothing, on demonstrations of the scripted experts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
+    """Add `train` and its sub-commands to a command line."""
+    parser = subparsers.add_parser("train", help="train a policy")
+    commands = parser.add_subparsers(dest="train", metavar="WHAT", required=True)
+    base = commands.add_parser(
+        "base",
+        help="pi0-nano from scripted demonstrations",
+        description="Collect demonstrations in the fast simulator and train pi0-nano on them. "
+        "The same command continues a run that was stopped. Prints one JSON line last.",
+    )
+    base.add_argument("--out", type=Path, required=True, help="directory of the run")
+    base.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
+    base.add_argument("--steps", type=int, default=5000, help="gradient steps (default: 5000)")
+    base.add_argument(
+        "--minutes", type=float, help="stop after this time of training; go on with it later"
+    )
+    base.add_argument(
+        "--episodes", type=int, default=300, help="demonstrations per task (default: 300)"
+    )
+    base.add_argument(
+        "--processes", type=int, default=2, help="simulators side by side (default: 2)"
+    )
+    base.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    base.add_argument(
+        "--quick", action="store_true", help="20 episodes and 200 steps: only shows that it runs"
+    )
+    base.set_defaults(run=run_base)
+
+
+def run_base(arguments: argparse.Namespace) -> int:
+    """Run `train base`; returns the exit code."""
+    from vla_rl_ros.learning.base_trainer import TrainerSettings
+    from vla_rl_ros.learning.base_training import DataSettings, train
+
+    episodes = 20 if arguments.quick else arguments.episodes
+    steps = 200 if arguments.quick else arguments.steps
+    data = DataSettings(episodes=episodes, seed=arguments.seed, processes=arguments.processes)
+    settings = TrainerSettings(steps=steps, seed=arguments.seed)
+    out: Path = arguments.out
+    print(f"[train] data, checkpoint and plots in {out.resolve()}", file=sys.stderr, flush=True)
+    figures = train(
+        out,
+        data,
+        settings,
+        command=f"vla-rl-ros train base --out DIR --seed {arguments.seed} "
+        f"--episodes {episodes} --steps {steps}",
+        minutes=arguments.minutes,
+        num_threads=arguments.threads,
+    )
+    print(json.dumps(figures), flush=True)
+    return 0

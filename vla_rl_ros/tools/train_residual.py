@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros train residual`: improve a base policy in an environment of gymnasium."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.tools.residual_options import add_door_options, changed, door_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vla_rl_ros.learning.gym_loop import GymTrainer
+
+_PREFIXES = ("learner", "schedule", "run")
+
+
+def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
+    """Add `residual` to the sub-commands of `train`."""
+    parser = subparsers.add_parser(
+        "residual",
+        help="a residual on a frozen base policy",
+        description="Learn a bounded correction of a frozen base policy. The same command "
+        "continues a run that was stopped, also with more --steps. Prints one JSON line last.",
+    )
+    add_door_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="directory of the run")
+    parser.add_argument("--preset", default="default", help="settings of a published method")
+    parser.add_argument("--steps", type=int, default=20_000, help="of the environment, the base's "
+                        "included (default: 20000)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
+    parser.add_argument("--minutes", type=float, help="stop after this time; go on with it later")
+    parser.add_argument(
+        "--eval-every", type=int, default=2500, help="steps between evaluations (default: 2500)"
+    )
+    parser.add_argument(
+        "--eval-episodes", type=int, default=50, help="held-out starts (default: 50)"
+    )
+    parser.add_argument(
+        "--compiled", action="store_true",
+        help="compile the gradient steps: a slow start, then twice as fast",
+    )  # fmt: skip
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="learner.FIELD=VALUE",
+        help="change any setting of learner, schedule or run",
+    )  # fmt: skip
+    parser.set_defaults(run=run_residual)
+
+
+def run_residual(arguments: argparse.Namespace) -> int:
+    """Run `train residual`; returns the exit code."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    trainer = make_trainer(arguments)
+    out: Path = arguments.out
+    print(f"[train] log, snapshot and policy in {out.resolve()}", file=sys.stderr, flush=True)
+    with _Bars(trainer) as bars:
+        figures = trainer.run(minutes=arguments.minutes, tell=bars.tell)
+    print(json.dumps(figures), flush=True)
+    return 0
+
+
+def make_trainer(arguments: argparse.Namespace) -> GymTrainer:
+    """The run that a command line describes."""
+    from vla_rl_ros.learning.gym_loop import GymTrainer
+    from vla_rl_ros.learning.gym_state import RunSettings
+    from vla_rl_ros.learning.presets import preset
+    from vla_rl_ros.learning.schedule import ScheduleConfig
+
+    for change in arguments.set:
+        if change.partition(".")[0] not in _PREFIXES or "=" not in change:
+            raise ConfigError(f"--set {change}: not of the form learner.FIELD=VALUE")
+    run = RunSettings(
+        steps=arguments.steps,
+        seed=arguments.seed,
+        eval_every=arguments.eval_every,
+        eval_episodes=arguments.eval_episodes,
+        execution="compiled" if arguments.compiled else "eager",
+    )
+    return GymTrainer(
+        arguments.out,
+        door_settings(arguments),
+        changed(preset(arguments.preset), "learner", arguments.set),
+        changed(run, "run", arguments.set),
+        changed(ScheduleConfig(), "schedule", arguments.set),
+    )
+
+
+class _Bars:
+    """A progress bar per phase."""
+
+    def __init__(self, trainer: GymTrainer) -> None:
+        self._trainer = trainer
+        self._bar: Any = None
+        self._phase = ""
+
+    def __enter__(self) -> _Bars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def tell(self) -> Callable[[str, int], None]:
+        """What to give to `GymTrainer.run`."""
+        return self._tell
+
+    def _tell(self, phase: str, done: int) -> None:
+        from tqdm import tqdm
+
+        if phase != self._phase:
+            self.__exit__()
+            total = self._trainer.totals.get(phase)
+            self._bar = tqdm(total=total, initial=done, desc=phase, unit="", mininterval=0.5)
+            self._phase = phase
+        self._bar.update(done - self._bar.n)
+        schedule = self._trainer.state.schedule
+        self._bar.set_postfix(
+            driver=schedule.driver.value,
+            success=f"{schedule.success(schedule.driver):.2f}",
+            refresh=False,
+        )
