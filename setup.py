@@ -43,6 +43,8 @@ EXTRAS = {
     "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers"],
     # Policies behind an openpi server.
     "remote": ["msgpack", "websockets>=15"],
+    # Peers of `bench learner`.
+    "bench": ["sbx-rl", "stable-baselines3"],
     # LeRobot policies in process; it pins an older torch, so give it an environment of its own.
     "lerobot": ["lerobot>=0.4.4"],
     # ROS itself for machines without a ROS install; the three wheels select one distribution.

@@ -69,8 +69,9 @@ def test_without_delay_every_tick_executes_its_own_first_row():
 def test_at_one_tick_of_delay_row_one_of_the_last_chunk_is_executed():
     values, policy = played(1)
 
-    assert values[0] == 0.0
-    assert values[1:] == pytest.approx([tick - 1 + 0.01 for tick in range(1, 9)])
+    # The arm held at first, so the first chunk begins with its first row.
+    assert values[:2] == [0.0, 0.0]
+    assert values[2:] == pytest.approx([tick - 1 + 0.01 for tick in range(2, 9)])
     # Row 0 of a prefix is what is executed in the tick of the observation.
     assert policy.prefixes[5].num_locked == 1
     assert policy.prefixes[5].actions[0, 0] == values[5]
@@ -79,7 +80,7 @@ def test_at_one_tick_of_delay_row_one_of_the_last_chunk_is_executed():
 def test_a_long_delay_uses_each_chunk_until_the_next_one_arrives():
     values, policy = played(3)
 
-    assert values == pytest.approx([0, 0, 0, 0.03, 0.04, 0.05, 3.03, 3.04, 3.05])
+    assert values == pytest.approx([0, 0, 0, 0.0, 0.01, 0.02, 3.03, 3.04, 3.05])
     assert sorted(policy.prefixes) == [0, 3, 6]
     assert policy.prefixes[3].actions[:, 0] == pytest.approx(values[3:6])
 

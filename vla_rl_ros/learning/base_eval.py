@@ -3,7 +3,8 @@
 
 With a delay of d ticks the chunk asked for at tick t arrives at t + d, its first d rows promised
 in advance, and its row i is executed at tick t + i until the next chunk arrives. Only one request
-is under way at a time; until the first answer the arm holds. Called by `vla-rl-ros eval base`.
+is under way at a time. Until the first answer the arm holds; nothing was executed meanwhile, so
+that one is played from its first row, as by `core.plan`. Called by `vla-rl-ros eval base`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ class DelayedExecutor:
             hold: What to do as long as there is no chunk.
         """
         if self._asked is not None and tick - self._asked[1] >= self._delay:
-            self._chunk, self._chunk_tick = self._asked
+            is_first = self._chunk is None
+            self._chunk, asked_tick = self._asked
+            self._chunk_tick = tick if is_first else asked_tick
             self._asked = None
         if self._delay == 0:
             self._chunk, self._chunk_tick = self._infer(observation, None), tick

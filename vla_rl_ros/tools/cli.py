@@ -18,7 +18,7 @@ COMMANDS = {
     "up": ("vla_rl_ros.tools.up", "run the cell, simulated or real, with or without ROS"),
     "demo": ("vla_rl_ros.tools.demo", "five episodes of each task in simulation, with a report"),
     "bench": ("vla_rl_ros.tools.bench", "measure the running system; prints one JSON line"),
-    "train": ("vla_rl_ros.tools.train", "train a policy from scratch in the fast simulator"),
+    "train": ("vla_rl_ros.tools.train", "train a base policy, or a residual on a frozen one"),
     "eval": ("vla_rl_ros.tools.eval", "measure how often a policy succeeds"),
     "export": ("vla_rl_ros.tools.export", "write a policy in another format"),
     "bag": ("vla_rl_ros.tools.bag", "look into recorded episodes, repair what a crash cut off"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vla-rl-ros train base`: a small VLA from nothing, on demonstrations of the scripted experts."""
+"""`vla-rl-ros train`: a small VLA from nothing, or a residual on a frozen policy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from vla_rl_ros.tools.train_residual import add_residual_parser
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -37,6 +39,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "--quick", action="store_true", help="20 episodes and 200 steps: only shows that it runs"
     )
     base.set_defaults(run=run_base)
+    add_residual_parser(commands)
 
 
 def run_base(arguments: argparse.Namespace) -> int:
