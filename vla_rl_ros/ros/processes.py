@@ -31,6 +31,9 @@ OLD_FAST_DDS = ("humble", "iron", "jazzy")
 KNOWN_NODES = {*MANAGED_NODES, *(topic.publisher for topic in TOPICS)}
 # Between the arm's own loop (-10) and everybody else: actions are late after 100 ms.
 COMMAND_NICE = -5
+# It stands for the robot, which does not wait for anybody; a process that starts again needs a
+# whole core for a second.
+SIMULATOR_NICE = -10
 
 
 class StopStage(enum.IntEnum):
@@ -184,6 +187,7 @@ def _simulator(options: GraphOptions) -> ProcessSpec:
         critical=True,
         stop_stage=StopStage.SIMULATOR,
         ready_path="scene.sock",
+        nice=SIMULATOR_NICE,
     )
 
 
