@@ -48,7 +48,7 @@ class ControlLoopConfig:
         200.0, doc="Rate of the reference stream.", unit="Hz", low=100.0, high=1000.0
     )
     hold_after_s: float = param(
-        0.09,  # with a cycle and the way of a message it is 100 ms
+        0.08,  # with a cycle, a message on its way and a busy machine it is 100 ms
         doc="Target age at which the reference rests.",
         unit="s",
         low=0.02,
