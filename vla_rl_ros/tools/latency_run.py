@@ -150,16 +150,23 @@ def _execute(
     from vla_rl_ros.core.episode import Phase
     from vla_rl_ros.ros.latency_probe import end_episode
 
-    def is_in(phase: Phase) -> bool:
-        return observer.episode is not None and observer.episode.phase is phase
+    def is_in(*phases: Phase) -> bool:
+        return observer.episode is not None and observer.episode.phase in phases
 
+    wait_for_bringup(observer, check)
     done_s = 0.0
     with tqdm(total=round(duration_s), desc=f"bench latency, {source}", unit="s") as progress:
         while done_s < duration_s:
-            wait_for_bringup(observer, check)
-            observer.trigger("supervisor/start_episode")
             observer.wait_until(
-                lambda: is_in(Phase.RUNNING), EPISODE_TIMEOUT_S, "an episode to begin", check
+                lambda: is_in(Phase.IDLE), EPISODE_TIMEOUT_S, "an idle cell", check
+            )
+            observer.trigger("supervisor/start_episode")
+            # A policy that sees a recording may have pressed the arm into a reflex at the reset.
+            observer.wait_until(
+                lambda: is_in(Phase.RUNNING, Phase.FAULT),
+                EPISODE_TIMEOUT_S,
+                "an episode to begin",
+                check,
             )
             begin_s = time.monotonic()
             while is_in(Phase.RUNNING) and done_s + time.monotonic() - begin_s < duration_s:
