@@ -8,10 +8,12 @@ they are taken when somebody asks: five times cheaper, and never older than a ca
 
 from __future__ import annotations
 
+import struct
 from typing import Any, Generic, TypeVar
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 
 from vla_rl_ros.core.errors import ConfigError
@@ -32,20 +34,42 @@ class Tap(Generic[M]):
 
     def drain(self) -> list[M]:
         """Messages that arrived since the last call, oldest first, at most the queue's depth."""
-        messages: list[M] = []
-        # The executor's own way to take; the stubs do not say that it returns None when empty.
-        handle: Any = self._subscription.handle
-        with handle:
-            while (taken := handle.take_message(self._subscription.msg_type, False)) is not None:
-                messages.append(taken[0])
+        messages: list[M] = self._take(raw=False)
         if messages:
             self._newest = messages[-1]
         return messages
+
+    def drain_raw(self) -> list[bytes]:
+        """As `drain`, serialised; `deserialize` turns the few that are needed into messages."""
+        return self._take(raw=True)
+
+    def deserialize(self, raw: bytes) -> M:
+        """Message of what `drain_raw` gave."""
+        message: M = deserialize_message(raw, self._subscription.msg_type)
+        return message
+
+    def _take(self, *, raw: bool) -> list[Any]:
+        taken_all: list[Any] = []
+        # The executor's own way to take; the stubs do not say that it returns None when empty.
+        handle: Any = self._subscription.handle
+        with handle:
+            while (taken := handle.take_message(self._subscription.msg_type, raw)) is not None:
+                taken_all.append(taken[0])
+        return taken_all
 
     def newest(self) -> M | None:
         """Newest message ever received, None before the first."""
         self.drain()
         return self._newest
+
+
+def raw_stamp_ns(raw: bytes) -> int:
+    """Stamp of a serialised message that begins with a std_msgs/Header.
+
+    Common Data Representation: four bytes that name the byte order, then the fields in order.
+    """
+    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
+    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 class Sampler:
