@@ -316,3 +316,15 @@ def test_an_unknown_task_is_refused_at_start_and_live(executor) -> None:
     result = cell.supervisor.set_parameters([Parameter("task", value="juggle")])[0]
     assert not result.successful
     assert "juggle" in result.reason
+
+
+def test_a_new_instruction_reaches_the_running_episode(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    before = cell.until_phase(Phase.RUNNING)
+    cell.supervisor.set_parameters([Parameter("instruction", value="press the yellow button")])
+    cell.until(lambda: cell.states[-1].instruction == "press the yellow button")
+    assert cell.states[-1].epoch == before.epoch
+    cell.supervisor.set_parameters([Parameter("instruction", value="")])
+    cell.until(lambda: cell.states[-1].instruction == before.instruction)

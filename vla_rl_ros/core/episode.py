@@ -121,6 +121,13 @@ class EpisodeMachine:
             outcome = Outcome.FAULT
         self.state = replace(self.state, phase=phase, reason=reason, outcome=outcome)
 
+    def tell(self, instruction: str) -> bool:
+        """Change what the policy is told in the open episode; returns whether that is a change."""
+        if not self.is_open or instruction == self.state.instruction:
+            return False
+        self.state = replace(self.state, instruction=instruction)
+        return True
+
     def begin(self, *, episode_id: str, task: str, instruction: str, seed: int) -> None:
         """Enter RESETTING for a new episode with a new epoch.
 

@@ -90,6 +90,12 @@ class EpisodeRunner:
         self._operator = is_success
         return self.state.episode_id
 
+    def tell(self, instruction: str) -> None:
+        """Tell the policy something else in the open episode."""
+        if self._machine.tell(instruction):
+            self._ports.say(f'the policy is told "{instruction}"')
+            self._ports.publish(self.state)
+
     def ask_recover(self, answer: Answer) -> None:
         """Ask to leave a latched fault; `answer` is called when that is done or has failed."""
         if self.state.phase is Phase.BRINGUP and not self._sequence.is_running:

@@ -19,7 +19,9 @@ class SupervisorConfig:
     managed_nodes: tuple[str, ...] = param(MANAGED_NODES, doc="Nodes in bring-up order.")
     task: str = param("lift", doc="Task of the next episode that is asked for.", live=True)
     instruction: str = param(
-        "", doc="What the policy is told; empty for the task's own sentence.", live=True
+        "",
+        doc="What the policy is told, at once; empty for the task's own sentence.",
+        live=True,
     )
     seed: int = param(
         0, doc="Seed of the next reset; each episode adds one.", low=0, high=2**31 - 1, live=True

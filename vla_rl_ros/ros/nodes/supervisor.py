@@ -114,6 +114,12 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             self._senses.destroy()
             self._senses = None
 
+    def on_config(self, config: SupervisorConfig) -> None:
+        """Pass a new instruction on to the running episode."""
+        runner = self._runner
+        if runner is not None and runner.state.task:
+            runner.tell(config.instruction or read_task(runner.state.task).instruction)
+
     def _ports(self) -> Ports:
         senses, config = self._senses, self.config
         assert senses is not None
