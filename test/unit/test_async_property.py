@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from unit.async_world import World
 from unit.timing_cases import traits
@@ -32,6 +32,17 @@ TICKS = st.sets(st.integers(2, 119), max_size=8)
 
 
 @settings(max_examples=200)
+@example(  # two chunks in a row repeat the tick that is held
+    latencies=[1.0, 5.0, 1.0],
+    ways=[0.0],
+    horizon=7,
+    execute_ticks=2,
+    max_locked=5,
+    lost=set(),
+    resets=set(),
+    human={4},
+    mutes={2, 16},
+)
 @given(
     latencies=LATENCIES,
     ways=WAYS,

@@ -137,15 +137,15 @@ class ChunkPlan:
         return self._revert(row.stamp_ns)
 
     def _revert(self, held_ns: int) -> Verdict | None:
-        """Go back to the replaced plan if the newest chunk repeats a tick that was held."""
-        if self._replaced is None:
+        """Go back to the replaced plan if the newest chunk repeats a tick that was held.
+
+        The replaced chunk may repeat that tick as well; then nothing is left that is true.
+        """
+        if self._replaced is None or not _is_broken(self._placed[-1], held_ns):
             return None
-        chunk = self._placed[-1].chunk
-        index = self._age(chunk, held_ns)
-        is_repeated = 1 <= index < min(chunk.delay_ticks, chunk.horizon)
-        if not is_repeated or is_as_promised(chunk.actions[index], None):
-            return None
-        self._placed, self._replaced = [self._replaced], None
+        is_whole = not _is_broken(self._replaced, held_ns)
+        self._placed = [self._replaced] if is_whole else []
+        self._replaced = None
         return Verdict.BROKEN_PROMISE
 
     def remaining(self, tick_ns: int) -> int:
@@ -227,6 +227,13 @@ class ChunkPlan:
 
     def _age(self, chunk: ActionChunk, tick_ns: int) -> int:
         return nearest_index(tick_ns, chunk.stamp_ns, self._period_ns)
+
+
+def _is_broken(placed: PlacedChunk, held_ns: int) -> bool:
+    """Whether a chunk repeats something else than a hold at a tick that was held."""
+    chunk, index = placed.chunk, placed.index(held_ns)
+    is_repeated = 1 <= index < min(chunk.delay_ticks, chunk.horizon)
+    return is_repeated and not is_as_promised(chunk.actions[index], None)
 
 
 def _blend(old: PlacedChunk, chunk: ActionChunk, next_tick_ns: int) -> ActionChunk:
