@@ -307,3 +307,20 @@ def test_simulation_runs_the_shipped_policy_and_a_real_arm_stands_still() -> Non
         assert specs["vla_inference"].parameters["vla_inference"]["policy"] == policy
     with pytest.raises(ConfigError, match="'oracle' is unknown"):
         GraphOptions(policy="oracle")
+
+
+def test_the_weights_of_the_simulated_cell_never_drive_a_real_arm(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="simulated cell only"):
+        graph(backend=Backend.REAL, policy="pi0")
+    own = {spec.name: spec for spec in graph(backend=Backend.REAL, policy="pi0", checkpoint="w")}
+    assert own["vla_inference"].parameters["vla_inference"]["settings.path"] == "w"
+
+
+def test_what_the_command_line_chooses_wins_over_the_site(tmp_path: Path) -> None:
+    site = written_site(tmp_path, {"vla_inference": {"policy": "openpi", "mode": "sync"}})
+    vla = "vla_inference"
+    specs = {s.name: s for s in graph(site=site, policy="scripted", mode="naive")}
+    assert specs[vla].parameters[vla]["policy"] == "scripted"
+    assert specs[vla].parameters[vla]["mode"] == "naive"
+    specs = {s.name: s for s in graph(site=site)}
+    assert specs[vla].parameters[vla]["mode"] == "sync"

@@ -187,7 +187,7 @@ class ActionChunk:
 
     Attributes:
         chunk_id: Counts up per policy process.
-        epoch: Episode epoch; bumped at resets and takeovers, chunks of older epochs are dropped.
+        epoch: Episode epoch; bumped at resets, chunks of older epochs are dropped.
         stamp_ns: Time of step 0, which is the time of the observation tick.
         period_ns: Control period of the embodiment.
         delay_ticks: Delay the chunk was conditioned for (length of its locked prefix); 0 when it

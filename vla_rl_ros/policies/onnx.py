@@ -129,6 +129,8 @@ def make(settings: PolicySettings, environment: PolicyEnvironment) -> Checkpoint
         ConfigError: Files, settings or the cell do not fit; names field and fix.
     """
     file = Path(settings.path).expanduser()
+    if file.is_dir() and len(found := sorted(file.glob("*.onnx"))) == 1:
+        file = found[0]
     if not file.is_file():
         raise ConfigError(
             f"settings.path='{settings.path}' is not a file; 'vla-rl-ros export onnx' makes one"

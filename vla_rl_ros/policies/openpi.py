@@ -138,6 +138,6 @@ def make(settings: PolicySettings, environment: PolicyEnvironment) -> OpenpiPoli
         from vla_rl_ros.policies.openpi_connection import OpenpiConnection
     except ModuleNotFoundError as error:
         raise ConfigError(f"policy='openpi' needs the Python package {error.name}") from error
-    manifest = read_manifest(Path(settings.path))
+    manifest = read_manifest(Path(settings.path).expanduser())
     manifest.check_fits("openpi", environment)
     return OpenpiPolicy(manifest, OpenpiConnection(settings.url, settings.timeout_s))

@@ -45,7 +45,7 @@ class GraphOptions:
         policy: Name of the policy back end; empty takes pi0 with the shipped weights in
             simulation and one that stands still elsewhere.
         checkpoint: Weights of the policy, empty for those it brings along.
-        mode: How its chunks are executed.
+        mode: How its chunks are executed; empty for the default of the node.
         image_px: Width and height of simulated and fake images.
         rate: ``real`` or ``free``, pacing of the simulated arm.
         record: Whether episodes are recorded.
@@ -66,7 +66,7 @@ class GraphOptions:
     variant: str = "default"
     policy: str = ""
     checkpoint: str = ""
-    mode: str = "prefix_lock"
+    mode: str = ""
     image_px: int = 128
     rate: str = "real"
     record: bool = True

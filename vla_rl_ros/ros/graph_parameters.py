@@ -7,6 +7,8 @@ devices are driven, overrides of tests and benches.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
@@ -50,7 +52,18 @@ def layered_parameters(
         _pinned_parameters(options),
         share_parameters(options.overrides),
     ]
-    return {node: _merged(layers, node) for node in nodes}
+    merged = {node: _merged(layers, node) for node in nodes}
+    if options.backend is Backend.REAL:
+        _refuse_simulated_weights(merged.get("vla_inference", {}))
+    return merged
+
+
+def _refuse_simulated_weights(vla: Mapping[str, ParamValue]) -> None:
+    if vla.get("policy") == "pi0" and not vla.get("settings.path"):
+        raise ConfigError(
+            "the weights that pi0 brings along know the simulated cell only: "
+            "name your own with --checkpoint or settings.path"
+        )
 
 
 def share_parameters(given: Parameters) -> Parameters:
@@ -77,12 +90,14 @@ def share_parameters(given: Parameters) -> Parameters:
 
 
 def _pinned_parameters(options: GraphOptions) -> Parameters:
-    """What the command line decides and no site file may change: which arm is driven."""
+    """What the command line decides and no site file may change: the arm, a chosen policy."""
+    chosen = {"policy": options.policy, "settings.path": options.checkpoint, "mode": options.mode}
+    vla: dict[str, ParamValue] = {name: value for name, value in chosen.items() if value}
     arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
     if options.backend is Backend.REAL:
-        return {"proprio_driver": arm}
+        return {"proprio_driver": arm, "vla_inference": vla}
     cameras = {f"camera_{camera}": _camera_parameters(camera, options) for camera in CAMERAS}
-    return {"proprio_driver": {**arm, "realtime": "auto"}, **cameras}
+    return {"proprio_driver": {**arm, "realtime": "auto"}, "vla_inference": vla, **cameras}
 
 
 def _arm_driver(options: GraphOptions) -> str:
@@ -106,9 +121,7 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
         "recorder": {"directory": str(options.out / "bags")},
         "vla_inference": {
             # The shipped weights know the simulated cell and nothing else.
-            "policy": options.policy or ("pi0" if is_sim else "still"),
-            "settings.path": options.checkpoint,
-            "mode": options.mode,
+            "policy": "pi0" if is_sim else "still",
             "task": options.tasks[0],
         },
         "supervisor": {

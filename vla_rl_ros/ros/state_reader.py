@@ -111,7 +111,11 @@ class StampedTopic(Generic[T]):
     def _take(self) -> None:
         # Of forty messages two are looked at: the others stay bytes.
         for raw in self._tap.drain_raw():
-            self._buffer.add(raw_stamp_ns(raw), raw)
+            stamp_ns, newest = raw_stamp_ns(raw), self._buffer.newest()
+            if newest is not None and newest[0] - stamp_ns > self._max_age_s * NS_PER_S:
+                # The clock was set back; these begin a new history.
+                self._buffer.clear()
+            self._buffer.add(stamp_ns, raw)
 
     def _value(self, raw: bytes) -> T:
         return self._decode(self._tap.deserialize(raw))

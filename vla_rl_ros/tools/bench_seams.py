@@ -63,7 +63,7 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
     )
     parser.add_argument("--modes", nargs="+", choices=MODES, help="default: all")
     parser.add_argument(
-        "--delays", nargs="+", type=int, metavar="TICKS", help="default: 0 1 2 4 8"
+        "--delays", nargs="+", type=_ticks, metavar="TICKS", help="default: 0 1 2 4 8"
     )
     parser.add_argument("--tasks", nargs="+", choices=known_tasks(), help="default: all three")
     parser.add_argument("--variant", default="default", help="named difficulty of the scene")

@@ -39,13 +39,13 @@ from vla_rl_ros.tools.graph import write_parameters
 
 RESPAWN_DELAY_S = 1.0
 SWITCHES = ("true", "false")
-_MODES = tuple(mode.value for mode in Mode)
+_MODES = ("", *(mode.value for mode in Mode))
 _COMMON = (
     ("site", "", "YAML file with this cell's node parameters", None),
     ("task", "lift", "what to do", known_tasks()),
     ("policy", "", "policy back end; empty takes the default of the cell", None),
     ("checkpoint", "", "weights of the policy; empty takes those it brings along", None),
-    ("mode", "prefix_lock", "how chunks are executed while the policy thinks", _MODES),
+    ("mode", "", "how chunks are executed; empty takes prefix_lock", _MODES),
     ("episodes", "0", "episodes to run without being asked", None),
     ("seed", "0", "seed of the first reset", None),
     ("out", "out", "where bags and parameter files go", None),

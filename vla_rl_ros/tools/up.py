@@ -99,7 +99,7 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=tuple(mode.value for mode in Mode),
-        default="prefix_lock",
+        default="",
         help="how chunks are executed while the policy thinks (default: prefix_lock)",
     )
 

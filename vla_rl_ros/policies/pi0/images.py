@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera images as a PI0 wants them, in numpy alone. Called by `policies.checkpoint_io`."""
+"""Camera images as a PI0 wants them, in numpy alone.
+
+Called by `pi0.translation` and `policies.model_inputs`.
+"""
 
 from __future__ import annotations
 

@@ -47,15 +47,18 @@ class InterventionConfig:
     )
     anchor: str = param(
         "measured",
-        doc="What an increment is added to.",
-        live=True,
+        doc="What an increment is added to; must be what the policy was trained for.",
         choices=tuple(anchor.value for anchor in Anchor),
     )
     limits: ReferenceLimits = param(  # noqa: RUF009 - param() makes a field
         ReferenceLimits(), doc="Limits of targets."
     )
     max_action_age_s: float = param(
-        0.1, doc="Largest age of a proposal.", unit="s", low=0.01, high=1.0
+        0.0,
+        doc="Largest age of a proposal; 0 for 1.5 periods, at most 0.1 s.",
+        unit="s",
+        low=0.0,
+        high=1.0,
     )
     max_pose_age_s: float = param(
         0.1, doc="Largest age of the measured pose.", unit="s", low=0.01, high=1.0
@@ -78,6 +81,11 @@ class InterventionConfig:
                 f"max_action_age_s={self.max_action_age_s} must not exceed 1.5 periods of "
                 f"control_period_s={self.control_period_s}"
             )
+
+    @property
+    def action_age_s(self) -> float:
+        """Largest age of a proposal."""
+        return self.max_action_age_s or min(0.1, 1.5 * self.control_period_s)
 
 
 class InterventionNode(ManagedNode[InterventionConfig]):
@@ -167,7 +175,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
     def _on_action(self, message: JointState) -> None:
         if not self.is_running or self._gate is None:
             return
-        now_ns, max_age_s = self._now_ns(), self.config.max_action_age_s
+        now_ns, max_age_s = self._now_ns(), self.config.action_age_s
         try:
             action = decode_policy_action(message)
             check_age(action.stamp_ns, now_ns, max_age_s=max_age_s, max_ahead_s=MAX_AHEAD_S)

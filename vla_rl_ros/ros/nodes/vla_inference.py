@@ -223,7 +223,8 @@ def _limits(config: VlaInferenceConfig) -> ObservationLimits:
     state = StateLimits(
         max_age_s=config.max_state_age_s,
         max_gripper_age_s=config.max_gripper_age_s,
-        depth=20,  # 100 ms at 200 Hz, so that the state at the exposure is among them
+        # At 200 Hz, so that the state at the exposure of the oldest image is among them.
+        depth=round(200 * (config.max_image_age_s + config.camera_latency_s)) + 8,
         arm_latency_s=config.arm_latency_s,
         gripper_latency_s=config.gripper_latency_s,
     )
