@@ -121,7 +121,7 @@ class TestShippedPi0(_MadeOnce):
 class TestOnnx(_MadeOnce):
     @pytest.fixture(scope="class")
     def make(self, tmp_path_factory: pytest.TempPathFactory) -> Make:
-        for name in ("transformers", "onnxruntime", "onnxscript"):
+        for name in ("transformers", "onnxruntime", "onnx"):
             pytest.importorskip(name)
         from unit import pi0_checkpoints
 
