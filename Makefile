@@ -25,8 +25,10 @@ demo: setup ## run the simulated cell: five episodes of each task, with a report
 	@$(BIN)/vla-rl-ros demo $(DEMO_ARGS)
 
 test: lint type arrows ## lint, types, import arrows and all tests that need no robot
-	@echo "== tests"
-	@$(BIN)/pytest -m "not hardware and not gpu" $(PYTEST_ARGS)
+	@echo "== tests without processes, two at a time"
+	@$(BIN)/pytest -n 2 --dist loadfile -m "not hardware and not gpu" test/unit $(PYTEST_ARGS)
+	@echo "== tests that measure time, alone"
+	@$(BIN)/pytest -m "not hardware and not gpu" test/contract test/node test/graph test/cell $(PYTEST_ARGS)
 
 setup: ## install what `make demo` needs
 	@scripts/setup.sh runtime
