@@ -24,8 +24,8 @@ def policy(request: Request, tick: int) -> FloatArray:
     actions = np.zeros((H, 7))
     actions[:, 0] = 1e-4 * (tick + np.arange(H))
     actions[:, 1] = 1e-4 * request.number
-    if request.told is not None:
-        locked = request.told.actions[: request.told.num_locked]
+    if request.prefix is not None:
+        locked = request.prefix.actions[: request.prefix.num_locked]
         # Goes on smoothly from what is locked.
         actions[:, 1] = locked[-1, 1]
     return actions
@@ -83,7 +83,7 @@ def test_sync_plays_s_elements_and_holds_while_the_model_thinks() -> None:
         if request is not None:
             pending = (tick + 2, request)
         if pending is not None and pending[0] <= tick:
-            assert pending[1].told is None
+            assert pending[1].prefix is None
             session.deliver(pending[1], policy(pending[1], tick))
             pending = None
     # Observed at rest in the first tick without an element, used after d = 3 of them.

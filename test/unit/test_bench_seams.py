@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.proportions import wilson_interval
 from vla_rl_ros.tools import bench_seams, cli
 from vla_rl_ros.tools.seam_cells import (
     Cell,
@@ -19,7 +20,6 @@ from vla_rl_ros.tools.seam_cells import (
     jsonable,
     key_of,
     run_cell,
-    wilson_interval,
 )
 from vla_rl_ros.tools.seam_plot import plot_seams
 

@@ -35,7 +35,7 @@ def test_a_pose_that_is_asked_for_is_reached(codec_name: str, can_lock: bool, de
         seen = observation(MEASURED, before)
         step = np.concatenate([*pose_increment(GOAL, before), [1.0]])
         rows = codec.encode(step[None], seen).repeat(HORIZON, axis=0)
-        return codec.decode(rows, seen, request.told)
+        return codec.decode(rows, seen, request.prefix)
 
     request = session.first_request()
     session.deliver(request, ask(request, target))

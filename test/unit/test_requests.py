@@ -119,14 +119,14 @@ def test_guidance_gets_the_whole_plan_and_the_others_nothing() -> None:
     first = playing(guided)
     guided.on_tick(row_of(first, at(3), 3))
     request = guided.request(at(3))
-    assert request.told is not None
-    assert request.told.conditioning is Conditioning.GUIDE
-    assert len(request.told.actions) == H - 3
+    assert request.prefix is not None
+    assert request.prefix.conditioning is Conditioning.GUIDE
+    assert len(request.prefix.actions) == H - 3
     naive = make(3, delay_ticks=2, mode="naive")
     first = playing(naive)
     naive.on_tick(row_of(first, at(3), 3))
     request = naive.request(at(3))
-    assert (request.told, request.prefix, request.delay_ticks) == (None, None, 2)
+    assert (request.prefix, request.delay_ticks) == (None, 2)
 
 
 def test_rows_are_locked_for_a_policy_that_cannot_be_conditioned_and_it_may_anchor_to_them() -> (
@@ -137,7 +137,6 @@ def test_rows_are_locked_for_a_policy_that_cannot_be_conditioned_and_it_may_anch
     first = playing(requests)
     requests.on_tick(row_of(first, at(3), 3))
     request = requests.request(at(3))
-    assert request.told is request.prefix
     assert request.prefix is not None
     assert request.prefix.conditioning is Conditioning.NONE
     assert request.prefix.num_locked == 2

@@ -34,7 +34,8 @@ class Request:
         stamp_ns: Tick of the observation and of element 0.
         delay_ticks: Delay it is conditioned for, 0 when nothing is promised.
         prefix: What is promised; None when nothing is, or the mode conditions on nothing. With
-            `Conditioning.NONE` the runtime locks the rows and the model knows nothing of it.
+            `Conditioning.NONE` the runtime locks the rows and the model knows nothing of it; the
+            policy gets it all the same, to turn poses into increments from where they lead to.
         is_first: Whether the policy has to forget the last episode first.
     """
 
@@ -44,15 +45,6 @@ class Request:
     delay_ticks: int
     prefix: Prefix | None
     is_first: bool
-
-    @property
-    def told(self) -> Prefix | None:
-        """The prefix that the policy gets.
-
-        One that cannot be conditioned gets it, too: a predicted pose becomes an increment from
-        where the locked rows lead to.
-        """
-        return self.prefix
 
 
 class ChunkRequests:

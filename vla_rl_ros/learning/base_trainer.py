@@ -23,6 +23,7 @@ from vla_rl_ros.learning.base_language import draw_wordings
 from vla_rl_ros.learning.base_loss import BaseLearner, Losses
 
 _EMA_WARM_UP = 10
+# Nothing is pickled here: this is how torch says that a file is not one of plain tensors.
 _UNREADABLE = (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError)
 
 

@@ -91,7 +91,7 @@ class InferenceWorker:
         try:
             if question.request.is_first:
                 self._policy.reset()
-            raw = self._policy.infer(question.observation, question.request.told)
+            raw = self._policy.infer(question.observation, question.request.prefix)
             actions = finite_array(raw, (self._policy.horizon, ACTION_DIM), "chunk")
         except InferenceError as error:
             problem, is_passing = str(error), True

@@ -180,7 +180,7 @@ class LockStep:
             request = session.executed(self._executed)
             delay_ticks = None if request is None else delay.draw(rng)
             if request is not None and delay_ticks:
-                actions = self._ask(request.stamp_ns, request.told)
+                actions = self._ask(request.stamp_ns, request.prefix)
                 self._answer = _Answer(request, actions, session.tick + delay_ticks - 1)
             if self._world.advance():
                 return True
@@ -200,7 +200,7 @@ class LockStep:
     def _ask_at_rest(self) -> None:
         """Ask and answer between two ticks; what comes is played from its element 0 on."""
         request = self.session.first_request()
-        self.session.deliver(request, self._ask(request.stamp_ns, request.told))
+        self.session.deliver(request, self._ask(request.stamp_ns, request.prefix))
 
     def _stands_next(self, step: Step | None) -> bool:
         """Whether the plan of mode ``sync`` has just ended; the others ask in time."""
@@ -227,7 +227,7 @@ class LockStep:
         The timing core counts elements from the tick of the request, so what was executed there
         stands in front.
         """
-        actions = self._ask(request.stamp_ns + self._period_ns, _one_tick_later(request.told))
+        actions = self._ask(request.stamp_ns + self._period_ns, _one_tick_later(request.prefix))
         if request.delay_ticks == 0:
             return actions
         assert self._executed is not None

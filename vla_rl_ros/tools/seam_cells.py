@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.proportions import wilson_interval
 from vla_rl_ros.core.seams import quantile
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.protocol import (
@@ -26,8 +27,6 @@ from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import TASKS, task_by_name
 from vla_rl_ros.tools.lockstep import LockStep, execute_ticks, make_session, usual_delay
 from vla_rl_ros.tools.sim_world import SimWorld
-
-Z_95 = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,22 +172,6 @@ def jerks_m_per_s3(positions_m: FloatArray, period_s: float) -> FloatArray:
     """Third difference of positions (n, 3) that are one period apart, norms of shape (n - 3,)."""
     jerks: FloatArray = np.linalg.norm(np.diff(positions_m, n=3, axis=0), axis=1) / period_s**3
     return jerks
-
-
-def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Score interval of a success rate (Wilson 1927), 95 % unless `z` says otherwise.
-
-    Returns:
-        Lower and upper end, in [0, 1]; all of it when there was no trial.
-    """
-    if trials == 0:
-        return 0.0, 1.0
-    rate = successes / trials
-    centre = rate + z * z / (2 * trials)
-    margin = z * math.sqrt(rate * (1.0 - rate) / trials + z * z / (4 * trials * trials))
-    scale = 1.0 + z * z / trials
-    # At the ends the formula is exact but for rounding.
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
 
 
 def jsonable(value: Any) -> Any:  # noqa: ANN401 - JSON values
