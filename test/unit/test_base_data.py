@@ -25,7 +25,7 @@ def cells():
 
 @pytest.fixture(scope="module")
 def shard(cells) -> DemoSet:
-    return collect_shard(cells, 0, 0, num_episodes=EPISODES, num_pairs=1)
+    return collect_shard(cells, 0, 0, num_episodes=EPISODES, num_pairs=1, num_touches=1)
 
 
 def episode_of(demos, number):
@@ -34,7 +34,7 @@ def episode_of(demos, number):
 
 
 def test_equal_seeds_give_equal_demonstrations_whatever_was_collected_before(cells, shard):
-    again = collect_shard(cells, 0, 0, num_episodes=EPISODES, num_pairs=1)
+    again = collect_shard(cells, 0, 0, num_episodes=EPISODES, num_pairs=1, num_touches=1)
 
     assert all(
         np.array_equal(values, again.arrays()[name]) for name, values in shard.arrays().items()
@@ -42,7 +42,7 @@ def test_equal_seeds_give_equal_demonstrations_whatever_was_collected_before(cel
 
 
 def test_other_shards_show_other_scenes(cells, shard):
-    other = collect_shard(cells, 0, 1, num_episodes=1, num_pairs=0)
+    other = collect_shard(cells, 0, 1, num_episodes=1, num_pairs=0, num_touches=0)
 
     assert not np.array_equal(episode_of(shard, 0)["states"][0], episode_of(other, 0)["states"][0])
 
@@ -70,6 +70,17 @@ def test_paired_clips_show_one_scene_under_two_instructions(shard):
     assert np.array_equal(shard.images[lift], shard.images[button])
     assert np.array_equal(shard.states[lift], shard.states[button])
     assert np.linalg.norm(shard.targets_m[lift] - shard.targets_m[button]) > 0.1
+
+
+def test_touches_begin_beside_the_hole_and_end_in_it(shard):
+    episode = episode_of(shard, int(shard.episodes[-1]))
+    offsets = np.linalg.norm(episode["targets_m"][:, :2], axis=1)
+    first_calm = int(np.flatnonzero(~episode["is_pushed"])[0])
+    height_m = episode["states"][:, 2]
+
+    assert episode["is_pushed"][0] and first_calm >= 4
+    assert offsets[-1] < 0.004
+    assert height_m[-1] < height_m[first_calm] - 0.01
 
 
 def test_damaged_shards_are_refused_by_name(tmp_path):

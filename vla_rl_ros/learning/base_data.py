@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripted demonstrations in the fast simulator, for training a base policy.
 
-Two kinds of episodes. *Demonstrations* run the expert to success, disturbed by white noise and by
+Three kinds of episodes. *Demonstrations* run the expert to success, disturbed by white noise and by
 bursts of a constant push (DART, arXiv 1703.09327): the labels stay the expert's answer to what it
 sees. *Paired clips* start one scene anywhere in the workspace under both instructions of an empty
-hand and show the first ticks only, which is where the instruction decides.
+hand and show the first ticks only, which is where the instruction decides. *Touches* first press
+the peg onto the block beside the hole, where an arm that acts on old images ends up, and then show
+how it gets in.
 
 Called by `base_training` and by tests. Every episode has its own random stream, so one seed gives
 one data set whatever the number of processes.
@@ -33,6 +35,7 @@ TARGETS = {Task.LIFT: "cube", Task.BUTTON: "button", Task.PEG: "hole"}
 IMAGE_PX = 64
 SHARD_EPISODES = 20
 SHARD_PAIRS = 25
+SHARD_TOUCHES = 20
 
 _MAX_TICKS = 120
 _AFTER_SUCCESS_TICKS = 5
@@ -55,6 +58,11 @@ _CLIP_TICKS = 14
 _CLIP_NOISE_SCALE = 1.5
 _CLIP_ANYWHERE_PART = 0.6
 _CLIP_CLOSED_PART = 0.4
+_TOUCH_START_M = 0.018
+_TOUCH_HEIGHT_M = (0.105, 0.135)
+_TOUCH_TICKS = (4, 10)
+_TOUCH_DRAG_M = 0.004
+_TOUCH_PRESS_M = (0.006, 0.014)
 _CLIP_LOW_M, _CLIP_HIGH_M = (-0.12, -0.14, -0.10), (0.12, 0.14, 0.06)
 
 
@@ -111,8 +119,9 @@ def collect_shard(
     *,
     num_episodes: int = SHARD_EPISODES,
     num_pairs: int = SHARD_PAIRS,
+    num_touches: int = SHARD_TOUCHES,
 ) -> DemoSet:
-    """Collect the episodes of one shard: demonstrations of every task, then paired clips.
+    """Collect the episodes of one shard: demonstrations of every task, paired clips, touches.
 
     Args:
         cells: Simulators of this process.
@@ -120,6 +129,7 @@ def collect_shard(
         shard: Number of the shard.
         num_episodes: Demonstrations per task.
         num_pairs: Scenes shown under both instructions.
+        num_touches: Insertions that begin beside the hole.
     """
     parts = []
     for number in range(num_episodes):
@@ -131,6 +141,8 @@ def collect_shard(
             # The same stream for both, hence the same scene.
             rng = np.random.default_rng([seed, shard, 1, number])
             parts.append(_clip(cells, task, rng))
+    for number in range(num_touches):
+        parts.append(_touch(cells, np.random.default_rng([seed, shard, 2, number])))
     return joined(parts)
 
 
@@ -246,6 +258,25 @@ def _demonstration(cells: VaryingCells, task: Task, rng: np.random.Generator) ->
         if rng.random() < _CLOSED_AT_START_PART.get(task, 0.0):
             episode.close_hand()
         if _is_solved(episode, task, rng):
+            return episode.demo_set()
+
+
+def _touch(cells: VaryingCells, rng: np.random.Generator) -> DemoSet:
+    """An insertion that begins with the peg pressed down and dragged about beside the hole."""
+    while True:
+        sim = cells.draw(Task.PEG, rng)
+        layout = sample_layout(Task.PEG, sim.config, rng)
+        beside_m = layout.hole_xy_m + rng.uniform(-_TOUCH_START_M, _TOUCH_START_M, 2)
+        start_m = np.append(beside_m, rng.uniform(*_TOUCH_HEIGHT_M))
+        start = Pose(start_m, layout.start.quat_xyzw)
+        sim.reset(Task.PEG, layout=dataclasses.replace(layout, start=start))
+        episode = _Episode(sim, Task.PEG, rng)
+        press = np.zeros(ACTION_DIM)
+        press[:2] = rng.uniform(-_TOUCH_DRAG_M, _TOUCH_DRAG_M, 2)
+        press[2] = -rng.uniform(*_TOUCH_PRESS_M)
+        for _ in range(int(rng.integers(*_TOUCH_TICKS))):
+            episode.execute(episode.label(), press, is_pushed=True)
+        if _is_solved(episode, Task.PEG, rng):
             return episode.demo_set()
 
 
