@@ -21,6 +21,7 @@ PROCESSES = [
     "supervisor",
     "recorder",
     "sim_cell",
+    "learner",
 ]
 
 CORE = [

@@ -10,11 +10,14 @@ from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, PolicyAction, Source
+from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros.action_codecs import (
     decode_executed,
+    decode_features,
     decode_observation,
     decode_policy_action,
     encode_executed,
+    encode_features,
     encode_observation,
     encode_policy_action,
 )
@@ -62,5 +65,32 @@ def test_rows_and_actions_survive_the_wire() -> None:
 
 
 def test_observation_survives_the_wire() -> None:
-    state = np.random.default_rng(4).normal(size=20)
-    assert decode_observation(encode_observation(state, 5)).tobytes() == state.tobytes()
+    rng = np.random.default_rng(4)
+    spec = ActorObservationSpec(feature_dim=3, tower_hash="abc")
+    vector = spec.vector(rng.normal(size=20), 0.25, rng.normal(size=3))
+    message = encode_observation(spec, vector, 5)
+    seen = decode_observation(message)
+    assert (seen.stamp_ns, seen.names, seen.version) == (5, spec.names, spec.version)
+    assert seen.vector.tobytes() == vector.tobytes()
+    message.header.frame_id = ""
+    with pytest.raises(InvalidCommandError, match="wrong_frame"):
+        decode_observation(message)
+
+
+@pytest.mark.parametrize("width", [0, 5])
+def test_features_survive_the_wire_and_bring_the_hash_of_their_tower(width: int) -> None:
+    features = np.random.default_rng(1).normal(size=width).astype(np.float32)
+    message = encode_features(features, "abc" if width else "", 7)
+    stamp_ns, tower_hash, again = decode_features(message)
+    assert (stamp_ns, tower_hash) == (7, "abc" if width else "")
+    assert again.tobytes() == features.tobytes()
+    message.header.frame_id = "" if width else "abc"
+    with pytest.raises(InvalidCommandError, match="wrong_frame"):
+        decode_features(message)
+
+
+def test_features_out_of_order_are_refused() -> None:
+    message = encode_features(np.zeros(2, np.float32), "abc", 7)
+    message.name = ["feature.1", "feature.0"]
+    with pytest.raises(InvalidCommandError, match="numbered"):
+        decode_features(message)

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import PoseStamped
 from node.cell_stub import CellStub
 from node.policy_stub import PolicyStub
 from rclpy.node import Node
-from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.types import ArmState, GripperState, Pose, Twist, Wrench
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.observation_reader import ObservationLimits, ObservationReader, Seen
-from vla_rl_ros.ros.sampler import Sampler, raw_stamp_ns
+from vla_rl_ros.ros.sampler import Sampler
 from vla_rl_ros.ros.state_reader import StaleInputError, StateLimits
 
 pytestmark = pytest.mark.ros
@@ -153,12 +151,3 @@ def test_target_is_that_from_before_the_tick(scene) -> None:
         scene.cell.send("arm/target_pose", scene._message("arm/target_pose", at_ms))  # noqa: SLF001
     scene.play()
     assert scene.read(reader, tick_ms=70).observation.target.position_m[0] == pytest.approx(0.06)
-
-
-def test_the_stamp_of_a_serialised_message_is_read_without_decoding_it() -> None:
-    from rclpy.serialization import serialize_message
-
-    for kind in (PoseStamped, JointState):
-        message = kind()
-        message.header.stamp.sec, message.header.stamp.nanosec = 1_795_000_000, 999_999_999
-        assert raw_stamp_ns(serialize_message(message)) == 1_795_000_000_999_999_999

@@ -11,7 +11,9 @@ from node.cell_stub import CellStub, P
 
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
+from vla_rl_ros.core.spec import STATE_CHANNELS
 from vla_rl_ros.core.types import Mode
+from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.action_codecs import (
     decode_observation,
@@ -71,10 +73,14 @@ def test_observation_and_action_of_a_tick_carry_one_stamp(cell, actor) -> None:
     start_with_chunk(cell, actor)
     assert cell.until(lambda: len(cell.heard["policy/observation"]) > 2)
     seen = {from_stamp(m.header.stamp) for m in cell.heard["policy/observation"]}
-    assert seen <= {action.stamp_ns for action in actions(cell)}
-    state = decode_observation(cell.heard["policy/observation"][0])
-    assert np.allclose(state[:7], [0.5, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
-    assert state[19] == 0.08
+    assert cell.until(lambda: seen <= {action.stamp_ns for action in actions(cell)})
+    observation = decode_observation(cell.heard["policy/observation"][0])
+    assert observation.names == (*STATE_CHANNELS, "chunk.phase")
+    assert observation.version == ActorObservationSpec().version
+    assert np.allclose(observation.vector[:7], [0.5, 0.0, 0.3, 1.0, 0.0, 0.0, 0.0])
+    assert observation.vector[19] == np.float32(0.08)
+    first = actions(cell)[0]
+    assert observation.vector[20] == np.float32(first.chunk_step / 5)
 
 
 def test_a_chunk_that_ends_is_an_underflow_and_nothing_is_proposed(cell, actor) -> None:

@@ -87,6 +87,15 @@ def test_it_continues_and_ends_where_one_run_would_have(out, tmp_path_factory):
     assert weights(out) == weights(other)
 
 
+def test_it_stops_at_a_step_of_the_same_schedule(out):
+    stopped = run(out, stop_at=2)
+    assert (stopped["steps"], stopped["is_finished"]) == (2, False)
+    early = weights(out)
+    run(out)
+    assert weights(out) != early
+    assert run(out, stop_at=2)["steps"] == 4
+
+
 def test_a_finished_run_only_reports(out):
     run(out)
     before = weights(out)

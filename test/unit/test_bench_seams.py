@@ -20,12 +20,13 @@ from vla_rl_ros.tools.seam_cells import (
     jsonable,
     key_of,
     run_cell,
+    weights_hash,
 )
 from vla_rl_ros.tools.seam_plot import plot_seams
 
 CELL = Cell(
-    policy="scripted", path="", horizon=16, mode="prefix_lock", delay_ticks=2, task="button",
-    variant="default", episodes=1, seed=5,
+    policy="scripted", path="", weights="", horizon=16, mode="prefix_lock", delay_ticks=2,
+    task="button", variant="default", episodes=1, seed=5,
 )  # fmt: skip
 
 
@@ -83,6 +84,23 @@ def test_rows_that_are_there_are_not_computed_again(tmp_path: Path) -> None:
     # Rows of other settings are no substitute.
     other = {**marked, "seed": 6}
     assert bench_seams.run_cells([CELL], [other], path, 1) == [first]
+
+
+def test_rows_of_other_weights_under_the_same_path_are_computed_again(tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    before = weights_hash("pi0", str(tmp_path))
+    assert before == weights_hash("pi0", str(tmp_path)) != ""
+    assert weights_hash("onnx", str(weights)) not in ("", before)
+    weights.write_bytes(b"two")
+    assert weights_hash("pi0", str(tmp_path)) != before
+
+    assert weights_hash("pi0", "") != ""
+    assert weights_hash("scripted", "") == ""
+    words = ("--policy", "pi0", "--path", str(tmp_path))
+    assert {cell.weights for cell in bench_seams.plan_cells(options(*words))} == {
+        weights_hash("pi0", str(tmp_path))
+    }
 
 
 def test_every_cell_is_planned_once_and_modes_share_their_seed() -> None:

@@ -28,8 +28,9 @@ torch.set_num_threads(1)
 
 DOOR = DoorSettings(env_id="Reach-v0", base="unit.gym_samples:weak_base", max_ticks=15)
 CONFIG = LearnerConfig(
-    hidden=(16,), batch_size=16, base_episodes=4, critic_only_updates=20, n_step=3, actor_lr=1e-3
-)
+    hidden=(16,), batch_size=16, base_episodes=4, critic_only_updates=20, n_step=3, actor_lr=1e-3,
+    warm_up_steps=20, warm_up_noise=0.5,
+)  # fmt: skip
 RUN = RunSettings(steps=200, eval_every=90, eval_episodes=3, snapshot_every=40)
 
 
@@ -90,12 +91,12 @@ def test_a_run_goes_through_its_phases_and_leaves_everything_behind(uninterrupte
     out, figures = uninterrupted
     lines = log_without_clock(out)
     phases = [line["phase"] for line in lines if line["kind"] == "episode"]
-    assert phases == sorted(phases, key=["base", "online"].index)
+    assert phases == sorted(phases, key=["base", "warm_up", "online"].index)
     assert phases.count("base") == 4
     assert figures["is_finished"]
     assert figures["steps"] >= 200
     online = sum(line["ticks"] for line in lines if line.get("phase") == "online")
-    assert figures["updates"] == 20 + online
+    assert figures["updates"] == 20 + CONFIG.utd * online
     evaluations = [line for line in lines if line["kind"] == "evaluation"]
     assert [line["policy"] for line in evaluations[:2]] == ["base", "residual"]
     # Nothing was learned by the actor yet: the same starts, won and lost alike.
@@ -200,7 +201,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path, uninterrupted):
 def test_a_method_without_offline_data_keeps_the_base_out_of_its_online_buffer(tmp_path):
     config = dataclasses.replace(
         CONFIG, algorithm="sac", offline_part=0.0, offline_init="calql", offline_updates=10,
-        conservative="offline", warm_up_steps=30, critic_only_updates=0,
+        conservative="offline", warm_up_steps=30, warm_up_noise=0.0, critic_only_updates=0,
     )  # fmt: skip
     run = trainer(tmp_path / "run", config=config)
     run.run()
@@ -215,6 +216,23 @@ def test_a_method_without_offline_data_keeps_the_base_out_of_its_online_buffer(t
     }
     assert stored["offline"] == {0, 1, 2, 3}
     assert min(stored["online"]) == 4
+
+
+def test_warm_up_wanders_around_the_base_within_the_bound(tmp_path):
+    run = trainer(tmp_path / "run")
+    run.run()
+    lines = log_without_clock(tmp_path / "run")
+    phases = {line["episode"]: line["phase"] for line in lines if line["kind"] == "episode"}
+    rows = np.fromfile(tmp_path / "run/replay/online/rows.bin", run.state.online.layout.dtype)
+    acted = rows["tick"] < np.array([(rows["episode"] == e).sum() - 1 for e in rows["episode"]])
+    moved = {"base": [], "warm_up": []}
+    for row in rows[acted]:
+        if phases[row["episode"]] in moved:
+            moved[phases[row["episode"]]].append(np.abs(row["executed"] - row["base"]).max())
+    assert max(moved["base"]) == 0.0
+    assert len(moved["warm_up"]) >= 20
+    assert np.median(moved["warm_up"]) > 0.0
+    assert max(moved["warm_up"]) <= CONFIG.xi + 1e-6
 
 
 def test_probing_ticks_are_not_stored(tmp_path):

@@ -98,7 +98,7 @@ def test_same_seed_and_batches_give_the_same_weights(name: str) -> None:
     assert not torch.equal(different.nets.critic.params, one.nets.critic.params)
 
 
-@pytest.mark.parametrize("name", ["default", "rlpd", "hil_serl", "calql"])
+@pytest.mark.parametrize("name", ["pld", "rlpd", "hil_serl", "calql"])
 def test_resume_continues_as_if_never_stopped(name: str) -> None:
     config = small(name)
     straight = ResidualLearner(config, OBS, A, seed=1)
@@ -301,5 +301,5 @@ def test_settings_that_contradict_each_other_are_refused(
 
 
 def test_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="calql, default, hil_serl, pld, rlpd, wsrl"):
+    with pytest.raises(ConfigError, match="calql, hil_serl, pld, pld_paper, rlpd, wsrl"):
         preset("sarsa")

@@ -62,6 +62,15 @@ def test_best_weights_are_those_of_the_best_full_window_and_newer_wins_a_tie() -
     assert schedule.best_success == 0.75
 
 
+def test_newer_weights_replace_the_best_within_the_slack_and_never_lower_the_mark() -> None:
+    schedule = Schedule(ScheduleConfig(window=4, slack=0.25, worse_p=0.0), 0.1)
+    play(schedule, BASE, "+-")
+    kept = [advice.is_best for advice in play(schedule, RESIDUAL, "++++-+--")]
+    # Windows: too short three times, then 1, 0.75, 0.75, 0.5, 0.25.
+    assert kept == [False, False, False, True, True, True, False, False]
+    assert schedule.best_success == 1.0
+
+
 def test_weights_below_the_base_are_never_the_best() -> None:
     schedule = Schedule(RATCHET, 0.1)
     play(schedule, BASE, "+++-")
@@ -77,14 +86,31 @@ def test_base_takes_over_for_a_turn_when_the_residual_is_measurably_worse() -> N
     play(schedule, BASE, "+" * 15 + "-" * 15)
     play(schedule, RESIDUAL, "+-++-+-+")
     assert schedule.xi == pytest.approx(0.2)
-    advices = play(schedule, RESIDUAL, "-" * 8)
-    fallen = next(i for i, advice in enumerate(advices) if advice.driver is BASE)
-    assert advices[fallen].restore_best
-    assert "base takes over" in advices[fallen].reason
-    assert advices[fallen].xi == pytest.approx(0.1)
+    # Seven failures in a row are too many beside 15 of 30, whatever was before.
+    *before, fallen = play(schedule, RESIDUAL, "-" * 7)
+    assert {advice.driver for advice in before} == {RESIDUAL}
+    assert fallen.driver is BASE
+    assert fallen.restore_best
+    assert "base takes over" in fallen.reason
+    assert fallen.xi == pytest.approx(0.1)
     assert schedule.num_fall_backs == 1
     turn = play(schedule, BASE, "+-+")
     assert [advice.driver for advice in turn] == [BASE, BASE, RESIDUAL]
+    assert math.isnan(schedule.success(RESIDUAL))
+
+
+def test_weights_measurably_worse_than_the_best_are_given_up_for_them() -> None:
+    schedule = Schedule(ScheduleConfig(window=10), 0.15)
+    play(schedule, BASE, "+" * 10 + "-" * 30)
+    play(schedule, RESIDUAL, "+" * 10)
+    assert schedule.best_success == 1.0
+    # As good as the base, but not as good as it was.
+    *before, fallen = play(schedule, RESIDUAL, "+--+--")
+    assert not any(advice.restore_best for advice in before)
+    assert fallen.restore_best
+    assert fallen.driver is RESIDUAL
+    assert "best weights at 1.00" in fallen.reason
+    assert (schedule.num_returns, schedule.num_fall_backs) == (1, 0)
     assert math.isnan(schedule.success(RESIDUAL))
 
 

@@ -161,8 +161,9 @@ def test_the_recorded_graph_is_the_loop_bit_for_bit(
         lock = scene.lock(num_locked, is_clean=True)
         wanted = denoise(flow, scene.context(flow), scene.noise, 4, lock)
         inputs = (scene.pixels, scene.tokens, scene.token_mask, scene.state)
-        answer = run(*inputs, scene.noise, scene.plan, torch.tensor([num_locked]))
+        answer, features = run(*inputs, scene.noise, scene.plan, torch.tensor([num_locked]))
         assert torch.equal(answer, wanted)
+        assert torch.equal(features, graph.reduce(scene.context(flow).seen))
 
 
 class _Watched(Flow):

@@ -324,3 +324,37 @@ def test_what_the_command_line_chooses_wins_over_the_site(tmp_path: Path) -> Non
     assert specs[vla].parameters[vla]["mode"] == "naive"
     specs = {s.name: s for s in graph(site=site)}
     assert specs[vla].parameters[vla]["mode"] == "sync"
+
+
+def test_a_learner_runs_where_it_is_wanted_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    plain = {spec.name: spec for spec in graph()}
+    assert "learner" not in plain
+    assert plain["residual_actor"].parameters["residual_actor"]["explore"] is False
+    specs = {
+        spec.name: spec
+        for spec in graph(learner=tmp_path, preset="rlpd", learner_settings="learner.xi=0.3")
+    }
+    learner = specs["learner"]
+    values = learner.parameters["learner"]
+    assert values["directory"] == str(tmp_path)
+    assert (values["preset"], values["settings"]) == ("rlpd", "learner.xi=0.3")
+    # It starts by itself and may die: nothing of acting waits for it or ends with it.
+    assert "autostart" not in values
+    assert learner.respawn
+    assert not learner.critical
+    assert learner.nice > max(spec.nice for name, spec in specs.items() if name != "learner")
+    assert "learner" not in specs["supervisor"].parameters["supervisor"]["managed_nodes"]
+    assert specs["residual_actor"].parameters["residual_actor"]["explore"] is True
+    for name, node in (("learner", "learner"), ("residual_actor", "residual_actor")):
+        config = config_type(specs[name].module, node)
+        given = {k: v for k, v in specs[name].parameters[node].items() if k != "autostart"}
+        assert config(**given)
+    with pytest.raises(ConfigError, match="--learner"):
+        graph(preset="rlpd")
+
+
+def test_a_learned_residual_reaches_the_actor_without_a_learner(tmp_path: Path) -> None:
+    specs = {spec.name: spec for spec in graph(residual=str(tmp_path / "run"))}
+    actor = specs["residual_actor"].parameters["residual_actor"]
+    assert actor["residual"] == str(tmp_path / "run")
+    assert "learner" not in specs

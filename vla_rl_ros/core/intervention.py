@@ -133,9 +133,11 @@ def choose(
     """
     if human is not None:
         wanted, source = human, Source.HUMAN
+    elif np.any(policy.residual):
+        wanted, source = policy.base + policy.residual, Source.RESIDUAL
     else:
-        wanted = policy.base + policy.residual
-        source = Source.RESIDUAL if np.any(policy.residual) else Source.VLA
+        # Not the sum: it would turn a negative zero into a positive one.
+        wanted, source = policy.base, Source.VLA
     clipped = clip_action(wanted, spec)
     # The sum of base and residual may leave the range by a rounding error.
     is_beyond = bool(np.abs(clipped - wanted).max() > 1e-9)

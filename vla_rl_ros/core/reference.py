@@ -9,6 +9,7 @@ fast simulator; the caller brings the clock.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,16 +90,26 @@ def limit_target(
     limited, is_far = _limit_step(target, reference, limits)
     if is_far:
         flags.append("step")
-    position = np.clip(limited.position_m, limits.box_min_m, limits.box_max_m)
-    if not np.array_equal(position, limited.position_m):
+    position, is_outside = _limit_box(limited.position_m, limits)
+    if is_outside:
         flags.append("box")
     quat, is_tilted = _limit_tilt(limited.quat_xyzw, limits.max_tilt_rad)
     if is_tilted:
         flags.append("tilt")
-    limited, is_far = _limit_step(Pose(position, quat), reference, limits)
-    if is_far:
-        flags.append("step")
+    limited = Pose(position, quat)
+    if is_outside or is_tilted:
+        limited, is_far = _limit_step(limited, reference, limits)
+        if is_far:
+            flags.append("step")
     return limited, tuple(dict.fromkeys(flags))
+
+
+def _limit_box(position_m: FloatArray, limits: ReferenceLimits) -> tuple[FloatArray, bool]:
+    """Pull a position into the box."""
+    sides = zip(limits.box_min_m, position_m.tolist(), limits.box_max_m, strict=True)
+    if all(low <= value <= high for low, value, high in sides):
+        return position_m, False
+    return np.clip(position_m, limits.box_min_m, limits.box_max_m), True
 
 
 def _limit_step(target: Pose, reference: Pose, limits: ReferenceLimits) -> tuple[Pose, bool]:
@@ -106,20 +117,21 @@ def _limit_step(target: Pose, reference: Pose, limits: ReferenceLimits) -> tuple
     translation, rotvec = pose_increment(target, reference)
     is_far = False
     for vector, bound in ((translation, limits.max_step_m), (rotvec, limits.max_step_rad)):
-        length = float(np.linalg.norm(vector))
-        if length > bound * _STEP_SLACK:
-            vector *= bound / length
+        if math.hypot(*vector.tolist()) > bound * _STEP_SLACK:
+            vector *= bound / float(np.linalg.norm(vector))
             is_far = True
     return (offset_pose(reference, translation, rotvec) if is_far else target), is_far
 
 
 def _limit_tilt(quat_xyzw: FloatArray, max_tilt_rad: float) -> tuple[FloatArray, bool]:
     """Turn the tool axis back towards straight down until it is within the limit."""
-    rotation = Rotation.from_quat(quat_xyzw)
-    tool_axis = rotation.apply([0.0, 0.0, 1.0])
-    tilt = float(np.arccos(np.clip(tool_axis @ _DOWN, -1.0, 1.0)))
+    x, y, _, _ = quat_xyzw.tolist()
+    # The last element of the rotation matrix, 1 - 2 (x^2 + y^2), is the tool axis' height.
+    tilt = math.acos(max(-1.0, min(1.0, 2.0 * (x * x + y * y) - 1.0)))
     if tilt <= max_tilt_rad:
         return quat_xyzw, False
+    rotation = Rotation.from_quat(quat_xyzw)
+    tool_axis = rotation.apply([0.0, 0.0, 1.0])
     axis = np.cross(tool_axis, _DOWN)
     norm = float(np.linalg.norm(axis))
     # Straight up has no shortest way down: any horizontal axis will do.

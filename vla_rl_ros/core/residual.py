@@ -24,7 +24,11 @@ def compose(base: FloatArray, u: FloatArray, xi: float) -> FloatArray:
     Returns:
         Where the residual is zero, exactly `base`, even outside [-1, 1].
     """
-    residual = xi * np.tanh(u)
+    return added(base, xi * np.tanh(u))
+
+
+def added(base: FloatArray, residual: FloatArray) -> FloatArray:
+    """As `compose`, from the bounded residual."""
     return np.where(residual == 0.0, base, np.clip(base + residual, -1.0, 1.0))
 
 
@@ -46,6 +50,11 @@ def residual_action(base: FloatArray, u: FloatArray, xi: float, spec: ActionSpec
     Returns:
         The difference between the composed action and the base; exactly 0.0 where ``u`` is 0.
     """
+    return residual_in_si(base, xi * np.tanh(u), spec)
+
+
+def residual_in_si(base: FloatArray, residual: FloatArray, spec: ActionSpec) -> FloatArray:
+    """As `residual_action`, from the bounded residual in normalised units, shape (..., 7)."""
     normalised = spec.to_normalised(base)
     scale = spec.to_si(np.ones(ACTION_DIM)) - spec.to_si(np.zeros(ACTION_DIM))
-    return (compose(normalised, u, xi) - normalised) * scale
+    return (added(normalised, residual) - normalised) * scale

@@ -65,7 +65,7 @@ class ResidualActor:
         """
         try:
             self._load(weights)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, TypeError) as error:
             raise ConfigError(f"these weights are not of a residual actor: {error}") from error
 
     def _load(self, weights: Mapping[str, Float32Array]) -> None:
@@ -90,6 +90,11 @@ class ResidualActor:
             raise ValueError("obs_mean and obs_scale differ in length")
         if num_outputs != self.action_dim - (self._grasp is not None):
             raise ValueError(f"{num_outputs} outputs for {self.action_dim} action channels")
+
+    @property
+    def has_grasp(self) -> bool:
+        """Whether the last channel is chosen by a grasp critic, which xi does not bound."""
+        return self._grasp is not None
 
     def act(
         self,

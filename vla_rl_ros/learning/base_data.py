@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripted demonstrations in the fast simulator, for training a base policy.
 
-Three kinds of episodes. *Demonstrations* run the expert to success, disturbed by white noise and by
-bursts of a constant push (DART, arXiv 1703.09327): the labels stay the expert's answer to what it
-sees. *Paired clips* start one scene anywhere in the workspace under both instructions of an empty
-hand and show the first ticks only, which is where the instruction decides. *Touches* first press
-the peg onto the block beside the hole, where an arm that acts on old images ends up, and then show
-how it gets in.
+Three kinds of episodes. *Demonstrations* run the expert to success, disturbed by white noise and
+by bursts of a constant push (DART, arXiv 1703.09327): the labels stay the expert's answer to what
+it sees. *Paired clips* start one scene anywhere in the workspace under both instructions of an
+empty hand and show the first ticks only, which is where the instruction decides. *Touches* first
+press the peg onto the block beside the hole, where an arm that acts on old images ends up, and
+then show how it gets in.
 
 Called by `base_training` and by tests. Every episode has its own random stream, so one seed gives
 one data set whatever the number of processes.
@@ -141,8 +141,10 @@ def collect_shard(
             # The same stream for both, hence the same scene.
             rng = np.random.default_rng([seed, shard, 1, number])
             parts.append(_clip(cells, task, rng))
-    for number in range(num_touches):
-        parts.append(_touch(cells, np.random.default_rng([seed, shard, 2, number])))
+    parts += [
+        _touch(cells, np.random.default_rng([seed, shard, 2, number]))
+        for number in range(num_touches)
+    ]
     return joined(parts)
 
 

@@ -49,6 +49,16 @@ def load(directory: Path, *, seed: int, shards: Iterable[int]) -> DemoSet:
     return joined([_read(_path(directory, seed, i)) for i in shards])
 
 
+def write(directory: Path, *, seed: int, shard: int, demos: DemoSet) -> None:
+    """Write one shard; the file is whole or not there."""
+    path = _path(directory, seed, shard)
+    # An interruption leaves only the other name.
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("wb") as stream:
+        np.savez(stream, **demos.arrays())  # type: ignore[arg-type]
+    unfinished.replace(path)
+
+
 def _path(directory: Path, seed: int, shard: int) -> Path:
     return directory / f"seed{seed}_shard{shard:03d}.npz"
 
@@ -70,10 +80,4 @@ def _cells() -> VaryingCells:
 
 
 def _collect_one(directory: Path, seed: int, shard: int) -> None:
-    demos = collect_shard(_cells(), seed, shard)
-    path = _path(directory, seed, shard)
-    # A file is whole or not there: an interruption leaves only the other name.
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("wb") as stream:
-        np.savez(stream, **demos.arrays())  # type: ignore[arg-type]
-    unfinished.replace(path)
+    write(directory, seed=seed, shard=shard, demos=collect_shard(_cells(), seed, shard))

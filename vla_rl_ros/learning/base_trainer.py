@@ -12,15 +12,17 @@ import math
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.learning.base_labels import Sampler
+from vla_rl_ros.learning.base_labels import Samples
 from vla_rl_ros.learning.base_language import draw_wordings
 from vla_rl_ros.learning.base_loss import BaseLearner, Losses
+from vla_rl_ros.policies.pi0.nano import NanoPI0
 
 _EMA_WARM_UP = 10
 # Nothing is pickled here: this is how torch says that a file is not one of plain tensors.
@@ -50,6 +52,13 @@ class TrainerSettings:
         check_bounds(self)
 
 
+class BatchSource(Protocol):
+    """Where batches come from."""
+
+    def draw(self, count: int, rng: np.random.Generator) -> Samples:
+        """Draw samples; equal states of `rng` give equal samples."""
+
+
 class Trainer:
     """A learner, its average, and its optimiser.
 
@@ -59,7 +68,7 @@ class Trainer:
         average: What is evaluated and shipped.
     """
 
-    def __init__(self, settings: TrainerSettings, sampler: Sampler) -> None:
+    def __init__(self, settings: TrainerSettings, sampler: BatchSource) -> None:
         """Initialise from the seed.
 
         Args:
@@ -84,6 +93,11 @@ class Trainer:
             lr=settings.learning_rate,
             betas=(0.9, 0.98),
         )
+
+    def start_from(self, model: NanoPI0) -> None:
+        """Begin with the weights of a policy in place of random ones; before the first step."""
+        for learner in (self._learner, self.average):
+            learner.model.load_state_dict(model.state_dict())
 
     def step(self) -> Losses:
         """One gradient step; returns the losses before it."""

@@ -55,6 +55,7 @@ def train(
     settings: TrainerSettings,
     *,
     command: str,
+    stop_at: int | None = None,
     minutes: float | None = None,
     num_threads: int = 1,
 ) -> dict[str, Any]:
@@ -65,6 +66,7 @@ def train(
         data: Demonstrations; collected where they are missing.
         settings: How to learn.
         command: What to write into the manifest, so that others can repeat it.
+        stop_at: Stop at this step, unfinished but continuable; None for the last one.
         minutes: Stop after this time of training, unfinished but continuable; None for no limit.
         num_threads: Of torch; the last bits of the result depend on it.
 
@@ -84,7 +86,8 @@ def train(
     trainer = Trainer(settings, Sampler(demos, scales, HORIZON))
     run = _Run(out, trainer, GroundingTest(held_out, scales), scales, command)
     run.resume()
-    run.until(settings.steps, None if minutes is None else 60.0 * minutes)
+    last_step = settings.steps if stop_at is None else min(stop_at, settings.steps)
+    run.until(last_step, None if minutes is None else 60.0 * minutes)
     return {
         "checkpoint": str(out / "checkpoint"),
         "steps": trainer.step_number,

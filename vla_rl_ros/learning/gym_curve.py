@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def plot_curve(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
     """Success on held-out starts with 95 % intervals, success in training, bound and values.
@@ -42,7 +44,11 @@ def plot_curve(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
         )
     online = [line for line in episodes if line["phase"] == "online"]
     steps = [line["step"] for line in online]
-    rolling = [100.0 * line["rolling_success"] for line in online]
+    # None right after the schedule began to count anew.
+    rolling = [
+        np.nan if line["rolling_success"] is None else 100.0 * line["rolling_success"]
+        for line in online
+    ]
     success.plot(steps, rolling, color="tab:orange", linewidth=0.8, label="training, rolling")
     success.set(ylabel="success [%]", ylim=(-2, 102))
     success.legend(loc="lower right")

@@ -126,6 +126,13 @@ class Door:
         self._has_succeeded = False
         self.obs_dim = len(self.start(0, held_out=True)[0].obs)
 
+    @property
+    def obs_version(self) -> str:
+        """Changes whenever observations mean something else."""
+        settings = self.settings
+        described = f"{settings.env_id} {settings.env_arguments} {settings.features}"
+        return str(getattr(self.env.unwrapped, "obs_version", described))
+
     def start(self, number: int, *, held_out: bool) -> tuple[Moment, int]:
         """Begin an episode; see `gym_starts.Starts`."""
         observation, seed = self._starts.reset(self.env, number, held_out=held_out)

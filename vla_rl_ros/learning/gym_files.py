@@ -19,6 +19,7 @@ from vla_rl_ros.learning.acting import Weights
 
 _FORMAT = 1
 POLICY_FILE = "policy.safetensors"
+SNAPSHOT_FILE = "snapshot.pt"
 
 
 def save_policy(path: Path, weights: Weights, facts: Mapping[str, str]) -> None:
@@ -66,7 +67,7 @@ class RunFiles:
         self.out = out
         out.mkdir(parents=True, exist_ok=True)
         self._log = out / "log.jsonl"
-        self._snapshot = out / "snapshot.pt"
+        self._snapshot = out / SNAPSHOT_FILE
 
     def note(self, line: Mapping[str, Any]) -> None:
         """Append a line to the log."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_rl_ros.learning.exploration import Wanderer
 from vla_rl_ros.learning.gym_curve import plot_curve
 from vla_rl_ros.learning.gym_door import Door, DoorSettings
 from vla_rl_ros.learning.gym_episodes import (
@@ -65,13 +66,13 @@ class GymTrainer:
         self.state = RunState(
             out,
             (self._door.obs_dim, self._door.action_dim),
+            obs_version=self._door.obs_version,
             door=door,
             config=config,
             run=run,
             schedule=schedule,
         )
         self._mixed = SymmetricSampler(self.state.online, self.state.offline, config.offline_part)
-        self._metrics: dict[str, list[float]] = {}
         self._tell: Callable[[str, int], None] = lambda _phase, _count: None
 
     def run(
@@ -159,7 +160,13 @@ class GymTrainer:
     def _warm_up(self) -> None:
         state = self.state
         while state.progress.warm_up_steps < self._config.warm_up_steps and self._has_steps():
-            episode = self._play(state.learner.act, "warm_up", self._store)
+            config, rng = self._config, state.rng
+            actor: Actor = (
+                Wanderer(config.warm_up_noise, config.warm_up_ticks, state.learner.xi, rng)
+                if config.warm_up_noise > 0.0
+                else state.learner.act
+            )
+            episode = self._play(actor, "warm_up", self._store)
             state.progress.warm_up_steps += episode.ticks
             self._between("warm-up steps", state.progress.warm_up_steps)
 
@@ -248,8 +255,10 @@ class GymTrainer:
         self, batch: Transitions, *, critic_only: bool = False, offline: bool = False
     ) -> None:
         found = self.state.learner.update(batch, critic_only=critic_only, offline=offline)
+        sums = self.state.progress.metric_sums
         for name, value in found.items():
-            self._metrics.setdefault(name, []).append(value)
+            total, count = sums.get(name, (0.0, 0))
+            sums[name] = (total + value, count + 1)
 
     def _has_steps(self) -> bool:
         return self.state.progress.steps < self._run.steps
@@ -317,10 +326,10 @@ class GymTrainer:
             "xi": state.schedule.xi,
             "updates": state.learner.num_updates,
             **self._probe(),
-            **{name: float(np.mean(values)) for name, values in self._metrics.items()},
+            **{name: total / n for name, (total, n) in state.progress.metric_sums.items()},
             "wall_s": round(state.progress.wall_s, 1),
         }
-        self._metrics = {}
+        state.progress.metric_sums = {}
         state.files.note(line)
 
     def _probe(self) -> dict[str, float]:
@@ -347,7 +356,12 @@ class GymTrainer:
         driver = self._best_driver().value
         weights = state.learner.weights() if state.best is None else state.best
         policy = state.files.out / POLICY_FILE
-        save_policy(policy, weights, {"driver": driver, "steps": str(state.progress.steps)})
+        facts = {
+            "driver": driver,
+            "steps": str(state.progress.steps),
+            "obs_version": self._door.obs_version,
+        }
+        save_policy(policy, weights, facts)
         lines = state.files.lines()
         curve = plot_curve(lines, state.files.out / "learning_curve.png", "train residual")
         last = {line["policy"]: line for line in lines if line["kind"] == "evaluation"}
@@ -359,6 +373,7 @@ class GymTrainer:
             "wall_s": round(state.progress.wall_s, 1),
             "driver": driver,
             "fall_backs": state.schedule.num_fall_backs,
+            "returns": state.schedule.num_returns,
             "base": last.get("base"),
             "residual": last.get("residual"),
             "checkpoint": str(policy),

@@ -16,7 +16,7 @@ from vla_rl_ros.learning.base_policies import metaworld_name
 
 # Seeds of training lie above, those of evaluation below.
 _FIRST_TRAINING_SEED, _SEED_LIMIT = 2**30, 2**31
-_TASKS_PER_SEED, _NUM_TRAINING_TASKS = 50, 30
+_TASKS_PER_SEED, _NUM_TRAINING_TASKS, _NUM_TRAINING_SEEDS = 50, 30, 10
 _NUM_HELD_OUT = _TASKS_PER_SEED - _NUM_TRAINING_TASKS
 
 
@@ -36,6 +36,12 @@ class Starts(Protocol):
         """
 
 
+def training_seed(run_seed: int, number: int) -> int:
+    """Seed of a start of training, above all of evaluation; runs of other seeds have others."""
+    rng = np.random.default_rng([run_seed, number])
+    return int(rng.integers(_FIRST_TRAINING_SEED, _SEED_LIMIT))
+
+
 class SeedStarts:
     """Starts drawn by ``env.reset(seed=...)``."""
 
@@ -47,8 +53,7 @@ class SeedStarts:
         """See `Starts`; held-out starts are the seeds 0, 1, 2 ..."""
         if held_out and number >= _FIRST_TRAINING_SEED:
             raise ConfigError(f"start {number} of evaluation is not below 2^30: lower the seed")
-        rng = np.random.default_rng([self._run_seed, number])
-        seed = number if held_out else int(rng.integers(_FIRST_TRAINING_SEED, _SEED_LIMIT))
+        seed = number if held_out else training_seed(self._run_seed, number)
         observation, _ = env.reset(seed=seed)
         return observation, seed
 
@@ -56,8 +61,8 @@ class SeedStarts:
 class MetaWorldStarts:
     """Pinned tasks of MetaWorld's MT1, whose `reset` ignores its seed and draws a task itself.
 
-    A benchmark seed s gives 50 tasks (start and goal). Training uses tasks 0 to 29 of seed 0;
-    start n of evaluation is task ``30 + n mod 20`` of seed ``n div 20``.
+    A benchmark seed s gives 50 tasks (start and goal). Training draws from tasks 0 to 29 of seeds
+    0 to 9; start n of evaluation is task ``30 + n mod 20`` of seed ``n div 20``.
     """
 
     def __init__(self, env: Any, run_seed: int) -> None:  # noqa: ANN401
@@ -79,7 +84,8 @@ class MetaWorldStarts:
             index += _NUM_TRAINING_TASKS
         else:
             rng = np.random.default_rng([self._run_seed, number])
-            seed, index = 0, int(rng.integers(_NUM_TRAINING_TASKS))
+            seed = int(rng.integers(_NUM_TRAINING_SEEDS))
+            index = int(rng.integers(_NUM_TRAINING_TASKS))
         env.unwrapped.set_task(self._of_seed(seed)[index])
         observation, _ = env.reset()
         return observation, _TASKS_PER_SEED * seed + index

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.rows import TASK_TERM, RowLayout
+from vla_rl_ros.learning.run_start import RunStart, read_start
 from vla_rl_ros.learning.schedule import Schedule, ScheduleConfig
 
 
@@ -36,6 +37,7 @@ class RunSettings:
     eval_seed: int = param(0, doc="First held-out start.", low=0)
     snapshot_every: int = param(1000, doc="Steps or updates between snapshots.", low=1)
     execution: str = param("eager", doc="Of the gradient steps.", choices=("eager", "compiled"))
+    init: str = param("", doc="Directory of an earlier run to start from; empty for none.")
 
     def __post_init__(self) -> None:
         """Check bounds."""
@@ -59,6 +61,7 @@ class Progress:
         last_snapshot: Steps and updates together at that time.
         has_normaliser: Whether the scale of observations is known.
         base_successes: Of the held-out starts, by start; None before it was measured.
+        metric_sums: By metric, sum and number of its values since the last episode.
         wall_s: Time spent.
     """
 
@@ -74,6 +77,7 @@ class Progress:
     last_snapshot: int = 0
     has_normaliser: bool = False
     base_successes: list[bool] | None = None
+    metric_sums: dict[str, tuple[float, int]] = field(default_factory=dict)
     wall_s: float = 0.0
 
 
@@ -96,6 +100,7 @@ class RunState:
         out: Path,
         sizes: tuple[int, int],
         *,
+        obs_version: str,
         door: DoorSettings,
         config: LearnerConfig,
         run: RunSettings,
@@ -106,6 +111,7 @@ class RunState:
         Args:
             out: Directory of the run.
             sizes: Width of an observation, and channels of an action.
+            obs_version: What observations mean.
             door: Environment and base.
             config: Of the learner.
             run: Of the run.
@@ -133,7 +139,7 @@ class RunState:
             action_dim=sizes[1],
             reward_terms=(TASK_TERM, GRASP_KEY) if config.grasp else (TASK_TERM,),
             reward_version=f"{door.reward} 1",
-            obs_version=f"{door.env_id} {door.env_arguments} {door.features}",
+            obs_version=obs_version,
         )
         values = self.files.load()
         if values is not None:
@@ -144,9 +150,11 @@ class RunState:
         )
         if values is not None:
             self._restore(values)
-        elif self.online.num_rows or self.offline.num_rows:
+        elif self.online.num_rows or (self.offline.num_rows and not run.init):
             raise ConfigError(f"{out} holds rows but no snapshot: use another --out")
         else:
+            if run.init:
+                self._start_from(read_start(Path(run.init), layout), config)
             self.save()
 
     def save(self) -> None:
@@ -170,6 +178,14 @@ class RunState:
         """Release the replay."""
         self.online.close()
         self.offline.close()
+
+    def _start_from(self, start: RunStart, config: LearnerConfig) -> None:
+        """Take over an earlier run, whose offline updates are those of this one."""
+        start.begin(self.learner)
+        self.learner.xi = self.schedule.xi
+        self.offline.append(start.rows[self.offline.num_rows :])
+        self.progress.has_normaliser = True
+        self.progress.offline_updates = config.offline_updates
 
     def _restore(self, values: Mapping[str, Any]) -> None:
         self.progress = Progress(**json.loads(values["progress"]))

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -32,6 +32,8 @@ from vla_rl_ros.learning.networks import critic_forward
 from vla_rl_ros.learning.presets import LearnerConfig
 
 _SMALLEST_DEVIATION = 0.1
+_SHAPING = ("algorithm", "xi", "from_scratch", "hidden", "num_critics", "normalise_obs", "grasp")
+"""Settings that decide what networks are and mean."""
 
 
 class ResidualLearner:
@@ -293,10 +295,25 @@ class ResidualLearner:
             raise ConfigError(f"this is not the state of a residual learner: {error}") from error
         self._actor = None
 
-    def _check_same(self, state: Mapping[str, Any]) -> None:
+    def adopt(self, state: Mapping[str, Any]) -> None:
+        """Begin with what another learner has learned; losses, rates and noise stay ours.
+
+        Args:
+            state: Its `state_dict`.
+
+        Raises:
+            ConfigError: Its networks are of other sizes or mean something else; names why.
+        """
+        self._check_same(state, _SHAPING)
+        self.nets.load_state_dict(state["nets"])
+        self._actor = None
+
+    def _check_same(self, state: Mapping[str, Any], names: Collection[str] = ()) -> None:
         theirs, ours = state["config"], asdict(self.config)
         different = [
-            f"{name}={theirs.get(name)}" for name in ours if theirs.get(name) != ours[name]
+            f"{name}={theirs.get(name)}"
+            for name in names or ours
+            if theirs.get(name) != ours[name]
         ]
         if tuple(state["sizes"]) != (self.obs_dim, self.action_dim):
             different.append(f"(obs_dim, action_dim)={tuple(state['sizes'])}")

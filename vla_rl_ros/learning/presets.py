@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All settings of the residual learner, and the published methods as values of them.
 
-`LearnerConfig()` is our own recipe; `preset(name)` gives the others. The learner reads what
-concerns gradient steps, the training loop what concerns phases and data.
+`LearnerConfig()` is our own recipe, preset `pld`; `preset(name)` gives the others. The learner
+reads what concerns gradient steps, the training loop what concerns phases and data.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LearnerConfig:
 
     # Networks.
     hidden: tuple[int, ...] = param(
-        (256, 256), doc="Widths of the layers of actor and critics.", low=1, high=4096
+        (128, 128), doc="Widths of the layers of actor and critics.", low=1, high=4096
     )
     num_critics: int = param(2, doc="Size of the ensemble, E.", low=1, high=64)
     num_target_critics: int = param(
@@ -80,7 +80,7 @@ class LearnerConfig:
         0.0, doc="Weight of the squared distance to demonstrated actions.", low=0.0, high=1e6
     )
     residual_weight: float = param(
-        0.0, doc="Weight of the squared residual, normalised by xi.", low=0.0, high=1e6
+        0.002, doc="Weight of the squared residual, normalised by xi.", low=0.0, high=1e6
     )
 
     # Conservative critic.
@@ -115,13 +115,13 @@ class LearnerConfig:
     )
 
     # Phases and data; read by the training loop.
-    batch_size: int = param(256, doc="Rows per update.", low=2, high=65536)
+    batch_size: int = param(128, doc="Rows per update.", low=2, high=65536)
     offline_part: float = param(
         0.5, doc="Part of each online batch from the offline buffer.", low=0.0, high=1.0
     )
-    utd: int = param(1, doc="Updates per environment step.", low=1, high=100)
+    utd: int = param(2, doc="Updates per environment step.", low=1, high=100)
     base_episodes: int = param(
-        40, doc="Episodes of the base before anything is learned; successes go offline.",
+        20, doc="Episodes of the base before anything is learned; successes go offline.",
         low=0, high=10000,
     )  # fmt: skip
     offline_init: str = param(
@@ -131,9 +131,18 @@ class LearnerConfig:
     offline_updates: int = param(0, doc="Updates of that phase.", low=0, high=10_000_000)
     offline_actor: bool = param(False, doc="Whether the actor learns in that phase, too.")
     warm_up_steps: int = param(
-        0, doc="Steps of the frozen policy into the online buffer, without updates.",
+        4000, doc="Steps into the online buffer before the critic-only updates.",
         low=0, high=1_000_000,
     )  # fmt: skip
+    warm_up_noise: float = param(
+        0.5,
+        doc="Deviation, in parts of xi, of the noise around the base in warm-up; 0 plays the "
+        "policy as it is.",
+        low=0.0, high=10.0,
+    )  # fmt: skip
+    warm_up_ticks: float = param(
+        10.0, doc="Ticks over which that noise is correlated.", low=1.0, high=1000.0
+    )
     critic_only_updates: int = param(
         5000, doc="Updates of the critics alone before the actor moves.", low=0, high=1_000_000
     )
@@ -163,11 +172,14 @@ class LearnerConfig:
 
 _DEFAULT = LearnerConfig()
 _SAC = dataclasses.replace(
-    _DEFAULT, algorithm="sac", actor_lr=3e-4, tau=0.005, n_step=1, critic_only_updates=0
-)
+    _DEFAULT,
+    algorithm="sac", actor_lr=3e-4, tau=0.005, n_step=1, critic_only_updates=0, hidden=(256, 256),
+    batch_size=256, utd=1, base_episodes=40, warm_up_steps=0, warm_up_noise=0.0,
+    residual_weight=0.0,
+)  # fmt: skip
 PRESETS: dict[str, LearnerConfig] = {
-    "default": _DEFAULT,
-    "pld": dataclasses.replace(
+    "pld": _DEFAULT,
+    "pld_paper": dataclasses.replace(
         _SAC,
         xi=0.5, actor_q="min", actor_every=2, entropy_per_dim=-1.0, max_grad_norm=1.0,
         hidden=(256, 256, 256), base_episodes=100, conservative="offline", offline_init="calql",

@@ -3,11 +3,13 @@
 
 Pure bookkeeping of episode outcomes; the training loop and the `residual_actor` ask it before each
 episode. xi rises only while the rolling success does not drop, the weights of the best window are
-to be kept, and a residual that is measurably worse than the base is replaced by the base for some
-episodes.
+to be kept, a residual that is measurably worse than that window gets them back, and one that is
+measurably worse than the base is replaced by the base for some episodes.
 
 "Measurably worse" is Fisher's exact test, one-sided: how probable so few successes of the residual
-are, next to those of the base, if both were equally good.
+are, next to those it is compared with, if both were equally good. It looks at the latest episodes,
+as many of them as speak most clearly: a policy that broke a moment ago is not excused by what it
+did before.
 """
 
 from __future__ import annotations
@@ -19,8 +21,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
+
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+
+_ROUNDING = 1e-9
 
 
 class Driver(Enum):
@@ -51,6 +57,10 @@ class ScheduleConfig:
     xi_factor: float = param(1.25, doc="Growth of xi per step of the ratchet.", low=1.0, high=10.0)
     ramp_episodes: int = param(100, doc="Episodes from xi_start to the limit.", low=1)
     window: int = param(20, doc="Episodes of the rolling success.", low=2, high=1000)
+    slack: float = param(
+        0.05, doc="Rolling success below the best at which newer weights still replace it.",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     good_enough: float = param(
         0.95, doc="Rolling success above which xi grows no further.", low=0.0, high=1.0
     )
@@ -74,7 +84,7 @@ class Advice:
     Attributes:
         driver: Who plays the next one.
         xi: Bound of the residual from now on.
-        is_best: Keep the present weights: no earlier window was better.
+        is_best: Keep the present weights: no earlier window was better by more than the slack.
         restore_best: Act with the kept weights again.
         reason: Sentence for log and diagnostics, empty if nothing changed.
     """
@@ -94,8 +104,9 @@ class Schedule:
         xi_limit: xi never exceeds it.
         xi: Bound of the residual now.
         driver: Who plays the next episode.
-        best_success: Rolling success of the kept weights, NaN before any were.
+        best_success: Best rolling success, NaN before there was a full window.
         num_fall_backs: How often the base had to take over.
+        num_returns: How often the residual had to go back to its best weights.
     """
 
     def __init__(self, config: ScheduleConfig, xi_limit: float) -> None:
@@ -111,6 +122,7 @@ class Schedule:
         self.driver = Driver.RESIDUAL
         self.best_success = float("nan")
         self.num_fall_backs = 0
+        self.num_returns = 0
         self._base_outcomes = [0, 0]
         self._recent: deque[bool] = deque(maxlen=config.window)
         self._best_xi = self.xi
@@ -132,8 +144,13 @@ class Schedule:
         self._recent.append(is_success)
         self._num_residual += 1
         self._since_change += 1
-        if self._is_worse():
+        failures, successes = self._base_outcomes
+        if self._is_worse_than(successes, failures + successes):
             return self._fall_back()
+        window = self.config.window
+        has_best = not math.isnan(self.best_success)
+        if has_best and self._is_worse_than(round(self.best_success * window), window):
+            return self._return_to_best()
         return self._after_residual()
 
     def success(self, driver: Driver) -> float:
@@ -152,13 +169,32 @@ class Schedule:
         self.driver = Driver.RESIDUAL
         return self._advice(reason=f"the residual plays again with xi {self.xi:.3f}")
 
-    def _is_worse(self) -> bool:
-        failures, successes = self._base_outcomes
-        if len(self._recent) < self.config.least_episodes or not failures + successes:
+    def _is_worse_than(self, successes: int, episodes: int) -> bool:
+        """Whether the latest episodes are, however many of them one looks at."""
+        if not episodes:
             return False
-        mine = sum(self._recent)
-        p = worse_p_value(mine, len(self._recent), successes, failures + successes)
-        return p <= self.config.worse_p
+        mine = 0
+        for count, is_success in enumerate(reversed(self._recent), 1):
+            mine += is_success
+            is_enough = count >= self.config.least_episodes
+            if (
+                is_enough
+                and worse_p_value(mine, count, successes, episodes) <= self.config.worse_p
+            ):
+                return True
+        return False
+
+    def _return_to_best(self) -> Advice:
+        reason = (
+            f"the residual succeeds {sum(self._recent)} of {len(self._recent)} times, its best "
+            f"weights at {self.best_success:.2f}: they are restored"
+        )
+        self.num_returns += 1
+        self._recent.clear()
+        self._since_change, self._success_before = 0, 0.0
+        if self.config.rule == XiRule.RATCHET.value:
+            self.xi = self._best_xi
+        return self._advice(restore_best=True, reason=reason)
 
     def _fall_back(self) -> Advice:
         reason = (
@@ -179,8 +215,10 @@ class Schedule:
         is_full = len(self._recent) == self.config.window
         base_success = self.success(Driver.BASE)
         # Comparisons with NaN are false: before any base episode every window counts.
-        if is_full and not success < base_success and not success < self.best_success:
-            self.best_success, self._best_xi, is_best = success, self.xi, True
+        needed = self.best_success - self.config.slack - _ROUNDING
+        if is_full and not success < base_success and not success < needed:
+            self.best_success = float(np.fmax(self.best_success, success))
+            self._best_xi, is_best = self.xi, True
         before = self.xi
         if self.config.rule == XiRule.RAMP.value:
             part = min(1.0, self._num_residual / self.config.ramp_episodes)
@@ -217,6 +255,7 @@ class Schedule:
             "driver": self.driver.value,
             "best_success": self.best_success if has_best else None,
             "num_fall_backs": self.num_fall_backs,
+            "num_returns": self.num_returns,
             "base_outcomes": list(self._base_outcomes),
             "recent": list(self._recent),
             "best_xi": self._best_xi,
@@ -238,6 +277,7 @@ class Schedule:
             self.xi, self.driver = float(state["xi"]), Driver(state["driver"])
             self.best_success = float("nan") if best is None else float(best)
             self.num_fall_backs = int(state["num_fall_backs"])
+            self.num_returns = int(state["num_returns"])
             self._base_outcomes = [int(failures), int(successes)]
             self._recent = deque(map(bool, state["recent"]), maxlen=self.config.window)
             self._best_xi = float(state["best_xi"])

@@ -35,9 +35,10 @@ GRAPH_INPUTS = (
     "prefix_actions",
     "num_locked",
 )
-GRAPH_OUTPUT = "actions"
+GRAPH_OUTPUT, FEATURE_OUTPUT = "actions", "features"
 STEPS_KEY = "vla_rl_ros.denoise_steps"
 VOCABULARY_KEY = "vla_rl_ros.vocabulary_size"
+TOWER_KEY = "vla_rl_ros.tower_hash"
 
 _CPU, _CUDA, _TENSORRT = (f"{n}ExecutionProvider" for n in ("CPU", "CUDA", "Tensorrt"))
 _PROVIDERS = {
@@ -49,7 +50,12 @@ _PROVIDERS = {
 
 
 class OnnxSampler:
-    """Runs an exported PI0; guidance needs gradients, which an exported graph does not have."""
+    """Runs an exported PI0; guidance needs gradients, which an exported graph does not have.
+
+    Attributes:
+        features: Of the images of the last call, (F,); zeros before the first.
+        tower_hash: Of what made them; empty for a file without features.
+    """
 
     def __init__(self, file: Path, device: str, num_threads: int) -> None:
         """Load the graph.
@@ -70,6 +76,12 @@ class OnnxSampler:
                 f"{file} has inputs {', '.join(sizes)}: not made by this version's "
                 "'vla-rl-ros export onnx'"
             )
+        # Files of older versions have no features.
+        self.tower_hash: str = notes.get(TOWER_KEY, "")
+        outputs = {entry.name: entry.shape for entry in self._session.get_outputs()}
+        self._outputs = [GRAPH_OUTPUT, *([FEATURE_OUTPUT] if self.tower_hash else [])]
+        num_features = outputs[FEATURE_OUTPUT][0] if self.tower_hash else 0
+        self.features: Float32Array = np.zeros(num_features, dtype=np.float32)
         self.num_steps = int(notes[STEPS_KEY])
         self.num_cameras = int(sizes["images"][1])
         self._num_tokens = int(sizes["tokens"][1])
@@ -117,9 +129,11 @@ class OnnxSampler:
             "num_locked": np.array([0 if plan is None else plan.num_locked], dtype=np.int64),
         }
         answers = [
-            self._session.run([GRAPH_OUTPUT], {**feed, "noise": start[None]})[0] for start in noise
+            self._session.run(self._outputs, {**feed, "noise": start[None]}) for start in noise
         ]
-        return np.concatenate(answers)
+        if self.tower_hash:
+            self.features = answers[-1][1]
+        return np.concatenate([actions for actions, *_ in answers])
 
 
 def make(settings: PolicySettings, environment: PolicyEnvironment) -> CheckpointPolicy:

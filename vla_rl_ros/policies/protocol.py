@@ -11,7 +11,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
@@ -102,6 +105,30 @@ class ChunkPolicy(Protocol):
 
     def reset(self) -> None:
         """Forget everything; called before the first inference of an episode."""
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A policy that also gives features of the images it saw, at no further inference.
+
+    Ask `featured` instead of testing for the type: a policy whose weights have none has width 0.
+    """
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features, F; 0 for none."""
+
+    @property
+    def tower_hash(self) -> str:
+        """Of what made them; features with equal ones mean the same."""
+
+    def features(self) -> npt.NDArray[np.float32]:
+        """Features of the images of the last `infer`, shape (F,); zeros before the first."""
+
+
+def featured(policy: ChunkPolicy) -> HasFeatures | None:
+    """The policy as one with features, None if it has none."""
+    return policy if isinstance(policy, HasFeatures) and policy.feature_dim > 0 else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages of a tick: `policy/observation`, `policy/action`, `action/executed`, `policy/path`."""
+"""Messages of a tick: features, observation, action, what was executed, and the path for rviz."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 from nav_msgs.msg import Path
 from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.intervention import ExecutedAction, PolicyAction, Source
-from vla_rl_ros.core.spec import ACTION_CHANNELS, STATE_CHANNELS
-from vla_rl_ros.core.types import BASE_FRAME, ActionChunk, FloatArray, Pose, finite_array
+from vla_rl_ros.core.spec import ACTION_CHANNELS
+from vla_rl_ros.core.types import BASE_FRAME, ActionChunk, Pose
+from vla_rl_ros.learning.acting import Float32Array
+from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros.channels import decode_channels, encode_channels, from_stamp, to_stamp
 from vla_rl_ros.ros.codecs import (
     action_channels,
@@ -38,17 +42,76 @@ EXECUTED_CHANNELS = (
 _MAX_INTEGER = 2.0**53
 
 
-def encode_observation(state: FloatArray, stamp_ns: int) -> JointState:
-    """State the actor saw, shape (20,), in the order of `STATE_CHANNELS`."""
-    channels = dict(zip(STATE_CHANNELS, state.tolist(), strict=True))
-    return encode_channels(channels, stamp_ns, BASE_FRAME)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Seen:
+    """What the actor saw at one tick.
+
+    Attributes:
+        stamp_ns: Stamp of the tick.
+        names: Of the channels, length O.
+        version: `ActorObservationSpec.version` of what made it.
+        vector: float32, shape (O,).
+    """
+
+    stamp_ns: int
+    names: tuple[str, ...]
+    version: str
+    vector: Float32Array
 
 
-def decode_observation(message: JointState) -> FloatArray:
-    """Inverse of `encode_observation`."""
-    channels = decode_channels(message, STATE_CHANNELS)
-    values = [channels[name] for name in STATE_CHANNELS]
-    return finite_array(values, (len(STATE_CHANNELS),), "state")
+def encode_observation(
+    spec: ActorObservationSpec, vector: Float32Array, stamp_ns: int
+) -> JointState:
+    """Observation of a tick, shape (O,); the frame is the version of the channels' meaning."""
+    channels = dict(zip(spec.names, vector.tolist(), strict=True))
+    return encode_channels(channels, stamp_ns, spec.version)
+
+
+def decode_observation(message: JointState) -> Seen:
+    """Inverse of `encode_observation`; float32 values come back bit for bit.
+
+    Raises:
+        InvalidCommandError: ``wrong_length``, ``duplicate_channel``, ``not_finite``, or
+            ``wrong_frame`` where the version is missing.
+    """
+    if not message.header.frame_id:
+        raise InvalidCommandError("wrong_frame", "an observation without its version")
+    names = tuple(message.name)
+    channels = decode_channels(message, names)
+    return Seen(
+        stamp_ns=from_stamp(message.header.stamp),
+        names=names,
+        version=message.header.frame_id,
+        vector=np.array([channels[name] for name in names], dtype=np.float32),
+    )
+
+
+def encode_features(features: Float32Array, tower_hash: str, stamp_ns: int) -> JointState:
+    """Image features of an inference, shape (F,); the frame is the hash of what made them.
+
+    Args:
+        features: Empty for a policy without features.
+        tower_hash: Of the vision tower; empty for none.
+        stamp_ns: Stamp of the observation, which is that of the chunk.
+    """
+    channels = {f"feature.{index}": value for index, value in enumerate(features.tolist())}
+    return encode_channels(channels, stamp_ns, tower_hash)
+
+
+def decode_features(message: JointState) -> tuple[int, str, Float32Array]:
+    """Stamp, tower hash and features; inverse of `encode_features`.
+
+    Raises:
+        InvalidCommandError: As `decode_observation`; ``unknown_channel`` for another order.
+    """
+    names = tuple(message.name)
+    channels = decode_channels(message, names)
+    if names != tuple(f"feature.{index}" for index in range(len(names))):
+        raise InvalidCommandError("unknown_channel", "features are not numbered from 0")
+    if bool(names) != bool(message.header.frame_id):
+        raise InvalidCommandError("wrong_frame", "features and the hash of their tower differ")
+    values = np.array(list(channels.values()), dtype=np.float32)
+    return from_stamp(message.header.stamp), message.header.frame_id, values
 
 
 def encode_policy_action(action: PolicyAction) -> JointState:

@@ -98,9 +98,10 @@ class NodeHealth:
         report = self.reports.get(node)
         return report.message if report else "it has sent no diagnostics"
 
-    def are_active(self) -> bool:
-        """Whether every node that was heard says that it works."""
-        return all(report.is_active for report in self.reports.values())
+    def are_active(self, nodes: Sequence[str]) -> bool:
+        """Whether each of `nodes` that was heard says that it works."""
+        heard = (self.reports.get(node) for node in nodes)
+        return all(report is None or report.is_active for report in heard)
 
     def trouble(self, nodes: Sequence[str], now_s: float, limit_s: float) -> str:
         """Why the first of `nodes` in trouble cannot work, empty when all can.
@@ -168,7 +169,7 @@ class BringUp:
             if name in passive:
                 yield from self.node_up(name, timeout_s, clock)
         # What they say travels another way than what they answered.
-        yield from wait_for(self._health.are_active, HEARD_TIMEOUT_S, clock)
+        yield from wait_for(lambda: self._health.are_active(self.names), HEARD_TIMEOUT_S, clock)
         self._say(f"all nodes are active after {clock() - begin_s:.1f} s")
 
     def _configured(

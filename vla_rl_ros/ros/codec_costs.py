@@ -16,6 +16,7 @@ from vla_rl_ros.core.intervention import ExecutedAction, PolicyAction, Source
 from vla_rl_ros.core.spec import ACTION_DIM, STATE_DIM
 from vla_rl_ros.core.types import ActionChunk, Pose
 from vla_rl_ros.hardware.frame_pattern import draw_pattern
+from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros import action_codecs, codecs
 
 _STAMP_NS = 1_700_000_000_123_456_789
@@ -71,7 +72,8 @@ def codec_costs(image_px: int, horizon: int, repetitions: int) -> list[CodecCost
         stamp_ns=_STAMP_NS, epoch=1, source=Source.VLA, executed=base, base=base, residual=zeros,
         chunk_id=1, chunk_step=1,
     )  # fmt: skip
-    state, episode = rng.standard_normal(STATE_DIM), EpisodeState()
+    seen, episode = ActorObservationSpec(feature_dim=64, tower_hash="0" * 16), EpisodeState()
+    vector = seen.vector(rng.standard_normal(STATE_DIM), 0.5, rng.standard_normal(64))
     cases: list[tuple[str, Callable[[], Any], Callable[[Any], object]]] = [
         ("image", lambda: codecs.encode_image(rgb, _STAMP_NS, "camera"), codecs.decode_image),
         (
@@ -91,7 +93,7 @@ def codec_costs(image_px: int, horizon: int, repetitions: int) -> list[CodecCost
         ),
         (
             "observation",
-            lambda: action_codecs.encode_observation(state, _STAMP_NS),
+            lambda: action_codecs.encode_observation(seen, vector, _STAMP_NS),
             action_codecs.decode_observation,
         ),
         ("pose", lambda: codecs.encode_pose(pose, _STAMP_NS), codecs.decode_pose),

@@ -125,6 +125,15 @@ TOPICS: tuple[Topic, ...] = (
         "Mode, target age, saturation and clip channels of the controller.",
     ),
     _topic(
+        "policy/features",
+        "sensor_msgs/msg/JointState",
+        "EVENT",
+        10,
+        "vla_inference",
+        "Image features of an inference, sent before its chunk with the same stamp; the frame is "
+        "the hash of the vision tower. Empty for a policy without features.",
+    ),
+    _topic(
         "policy/chunk",
         "trajectory_msgs/msg/JointTrajectory",
         "EVENT",
@@ -143,10 +152,11 @@ TOPICS: tuple[Topic, ...] = (
     _topic(
         "policy/observation",
         "sensor_msgs/msg/JointState",
-        "EVENT",
+        "DURABLE",
         10,
         "residual_actor",
-        "State the actor saw at this tick, named channels, one stamp.",
+        "What the actor saw at a tick, also while the arm holds or a human drives: state, phase "
+        "of the chunk, features. The frame is the version of their meaning.",
     ),
     _topic(
         "policy/action",
@@ -183,7 +193,7 @@ TOPICS: tuple[Topic, ...] = (
     _topic(
         "action/executed",
         "sensor_msgs/msg/JointState",
-        "EVENT",
+        "DURABLE",
         10,
         "intervention",
         "executed.*, base.*, residual.* and one-hot source.vla/residual/human/hold channels.",
@@ -205,10 +215,18 @@ TOPICS: tuple[Topic, ...] = (
         "Phase, id, epoch, task, instruction and outcome; on change and as a heartbeat.",
     ),
     _topic(
+        "episode/outcome",
+        "diagnostic_msgs/msg/DiagnosticArray",
+        "DURABLE",
+        0,
+        "supervisor",
+        "`episode/state` once more at the end of each episode, for who missed it.",
+    ),
+    _topic(
         "learner/actor",
         "std_msgs/msg/UInt8MultiArray",
         "LATCHED",
-        0.1,
+        0.5,
         "learner",
         "Actor weights as safetensors bytes, versioned and hashed.",
     ),
@@ -216,7 +234,7 @@ TOPICS: tuple[Topic, ...] = (
         "learner/metrics",
         "sensor_msgs/msg/JointState",
         "EVENT",
-        0.2,
+        0.5,
         "learner",
         "Named training metrics.",
     ),

@@ -46,6 +46,10 @@ class GraphOptions:
             simulation and one that stands still elsewhere.
         checkpoint: Weights of the policy, empty for those it brings along.
         mode: How its chunks are executed; empty for the default of the node.
+        residual: Weights of a residual to begin with; empty for none.
+        learner: Directory of the learner's run; None for no learner in this graph.
+        preset: Settings of the learner by name; empty for the default of the node.
+        learner_settings: Changes of them, as the learner's parameter `settings` takes them.
         image_px: Width and height of simulated and fake images.
         rate: ``real`` or ``free``, pacing of the simulated arm.
         record: Whether episodes are recorded.
@@ -67,6 +71,10 @@ class GraphOptions:
     policy: str = ""
     checkpoint: str = ""
     mode: str = ""
+    residual: str = ""
+    learner: Path | None = None
+    preset: str = ""
+    learner_settings: str = ""
     image_px: int = 128
     rate: str = "real"
     record: bool = True
@@ -98,6 +106,8 @@ class GraphOptions:
         if self.policy and self.policy not in POLICY_MODULES:
             known = ", ".join(sorted(POLICY_MODULES))
             raise ConfigError(f"policy='{self.policy}' is unknown; known: {known}")
+        if self.learner is None and (self.preset or self.learner_settings):
+            raise ConfigError("settings of a learner without a learner: add --learner")
         if self.rate not in ("real", "free"):
             raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
         if not self.robot_ip:

@@ -8,6 +8,7 @@ devices are driven, overrides of tests and benches.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import CAMERAS
@@ -27,7 +28,7 @@ MANAGED_NODES = (
 SHARED: dict[str, tuple[str, ...]] = {
     # Both check targets; two different boxes would be no second check.
     "limits.": ("intervention", "impedance_controller"),
-    "control_period_s": ("vla_inference", "residual_actor", "intervention"),
+    "control_period_s": ("vla_inference", "residual_actor", "intervention", "learner"),
     "anchor": ("vla_inference", "intervention"),
 }
 """Parameters, or groups of them, that mean one thing in several nodes."""
@@ -91,13 +92,24 @@ def share_parameters(given: Parameters) -> Parameters:
 
 def _pinned_parameters(options: GraphOptions) -> Parameters:
     """What the command line decides and no site file may change: the arm, a chosen policy."""
-    chosen = {"policy": options.policy, "settings.path": options.checkpoint, "mode": options.mode}
-    vla: dict[str, ParamValue] = {name: value for name, value in chosen.items() if value}
+    vla = _given(
+        {"policy": options.policy, "settings.path": options.checkpoint, "mode": options.mode}
+    )
+    weights = str(Path(options.residual).expanduser().resolve()) if options.residual else ""
+    actor = _given({"residual": weights})
+    learner = _given({"preset": options.preset, "settings": options.learner_settings})
+    learning: Parameters = {"residual_actor": actor, "learner": learner}
     arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
     if options.backend is Backend.REAL:
-        return {"proprio_driver": arm, "vla_inference": vla}
+        return {"proprio_driver": arm, "vla_inference": vla, **learning}
     cameras = {f"camera_{camera}": _camera_parameters(camera, options) for camera in CAMERAS}
-    return {"proprio_driver": {**arm, "realtime": "auto"}, "vla_inference": vla, **cameras}
+    proprio: dict[str, ParamValue] = {**arm, "realtime": "auto"}
+    return {"proprio_driver": proprio, "vla_inference": vla, **learning, **cameras}
+
+
+def _given(values: Mapping[str, str]) -> dict[str, ParamValue]:
+    """Those that are not empty."""
+    return {name: value for name, value in values.items() if value}
 
 
 def _arm_driver(options: GraphOptions) -> str:
@@ -119,6 +131,9 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
     values: dict[str, dict[str, ParamValue]] = {
         "sim_cell": {"task": options.tasks[0], "seed": options.seed, "variant": options.variant},
         "recorder": {"directory": str(options.out / "bags")},
+        # It explores only where somebody learns from it.
+        "residual_actor": {"explore": options.learner is not None},
+        "learner": {"directory": str((options.learner or Path()).resolve())},
         "vla_inference": {
             # The shipped weights know the simulated cell and nothing else.
             "policy": "pi0" if is_sim else "still",

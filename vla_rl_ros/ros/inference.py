@@ -6,17 +6,26 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import numpy as np
 
 from vla_rl_ros.core.errors import InferenceError
 from vla_rl_ros.core.requests import Request
 from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.core.types import FloatArray, finite_array
-from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
+from vla_rl_ros.learning.acting import Float32Array
+from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation, featured
+from vla_rl_ros.ros.urgency import Urgency, hurry_thread, unhurried
 from vla_rl_ros.ros.worker import Worker
 
 _STOP_TIMEOUT_S = 0.5
+# The interpreter changes hands by itself only after 5 ms, or when the executor has come to rest.
+_HANDOVER_S = 0.001
+# Of a core, per inference. A model that needs no more may go before everybody who can wait.
+_SHORT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,6 +53,7 @@ class Answer:
         error: What the model raised, or what was wrong with its answer.
         is_passing: Whether the policy says that asking again is all there is to do.
         took_s: Time of the inference without the injected delay.
+        features: Of the images it saw, shape (F,); empty for a policy without features.
     """
 
     question: Question
@@ -51,10 +61,16 @@ class Answer:
     error: str
     is_passing: bool
     took_s: float
+    features: Float32Array
 
 
 class InferenceWorker:
-    """Runs one policy; a newer question replaces one that has not been started."""
+    """Runs one policy; a newer question replaces one that has not been started.
+
+    Attributes:
+        urgency: Of what the thread does before and after an inference. During it the thread is an
+            ordinary one, unless the last inference was short.
+    """
 
     def __init__(self, policy: ChunkPolicy, wake: Callable[[], None]) -> None:
         """Start the thread.
@@ -63,15 +79,20 @@ class InferenceWorker:
             policy: The policy; from now on only this thread uses it.
             wake: Called in the thread after an answer was left; must not block.
         """
-        self._policy = policy
+        self._policy, self._featured = policy, featured(policy)
         self._wake = wake
         self._answers: deque[Answer] = deque()
+        self.urgency = Urgency.NONE
+        self._was_short = False
         self._is_stopping = threading.Event()
+        self._has_begun = threading.Event()
         self._worker: Worker[Question] = Worker(self._infer, self._never, "inference")
 
     def ask(self, question: Question) -> None:
-        """Leave a question."""
+        """Leave a question, and the interpreter to the thread that is to answer it."""
+        self._has_begun.clear()
         self._worker.submit(question)
+        self._has_begun.wait(_HANDOVER_S)
 
     def answers(self) -> list[Answer]:
         """Answers since the last call, oldest first."""
@@ -86,18 +107,24 @@ class InferenceWorker:
         return self._worker.stop(_STOP_TIMEOUT_S)
 
     def _infer(self, question: Question) -> None:
+        self._has_begun.set()
         start_s = time.monotonic()
         actions, problem, is_passing = None, "", False
+        features = np.zeros(0, np.float32)
         try:
-            if question.request.is_first:
-                self._policy.reset()
-            raw = self._policy.infer(question.observation, question.request.prefix)
+            with self._pace():
+                if question.request.is_first:
+                    self._policy.reset()
+                raw = self._policy.infer(question.observation, question.request.prefix)
             actions = finite_array(raw, (self._policy.horizon, ACTION_DIM), "chunk")
+            if self._featured is not None:
+                features = self._featured.features()
         except InferenceError as error:
             problem, is_passing = str(error), True
         except Exception as error:  # noqa: BLE001 - models raise anything, and the next may work
             problem = f"{type(error).__name__}: {error}"
         took_s = time.monotonic() - start_s
+        hurry_thread(self.urgency)
         if question.extra_delay_s > 0.0 and self._is_stopping.wait(question.extra_delay_s):
             return
         if self._is_stopping.is_set():
@@ -109,9 +136,23 @@ class InferenceWorker:
                 error=problem,
                 is_passing=is_passing,
                 took_s=took_s,
+                features=features,
             )
         )
         self._wake()
+
+    @contextmanager
+    def _pace(self) -> Iterator[None]:
+        begin_s = time.thread_time()
+        try:
+            if self._was_short and self.urgency is not Urgency.NONE:
+                hurry_thread(Urgency.MODEL)
+                yield
+            else:
+                with unhurried():
+                    yield
+        finally:
+            self._was_short = time.thread_time() - begin_s <= _SHORT_S
 
     def _never(self, error: Exception) -> None:
         raise AssertionError("inference lets no exception out") from error

@@ -17,6 +17,7 @@ from rclpy.parameter import Parameter
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.diagnostics import Diagnostics, Level
 from vla_rl_ros.ros.params import ParamStore
+from vla_rl_ros.ros.urgency import unhurried
 
 C = TypeVar("C")
 
@@ -127,7 +128,10 @@ class ManagedNode(LifecycleNode, Generic[C]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `setup`."""
-        if self._guard("setup", self.setup):
+        # Models are loaded here, for seconds.
+        with unhurried():
+            is_set_up = self._guard("setup", self.setup)
+        if is_set_up:
             self._show_lifecycle("inactive")
             return TransitionCallbackReturn.SUCCESS
         self._guard("teardown", self.teardown)

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
-from sensor_msgs.msg import Image
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image, MultiDOFJointState
 
 from vla_rl_ros.core.alignment import lerp
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.types import FloatArray, ImageArray, Pose
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
+from vla_rl_ros.ros import cdr
 from vla_rl_ros.ros.channels import NS_PER_S, from_stamp
-from vla_rl_ros.ros.codecs import decode_image, decode_joints, decode_objects, decode_pose
+from vla_rl_ros.ros.codecs import decode_image, decode_objects
 from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.state_reader import StaleInputError, StampedTopic, StateLimits, StateReader
 
@@ -72,20 +75,20 @@ class ObservationReader:
         self._joints: StampedTopic[FloatArray] = StampedTopic(
             sampler,
             "arm/joint_state",
-            decode_joints,
+            cdr.joints,
             state.max_age_s,
             state.depth,
             state.arm_latency_s,
         )
         self._target: StampedTopic[Pose] = StampedTopic(
-            sampler, "arm/target_pose", decode_pose, _MAX_TARGET_AGE_S, depth=8
+            sampler, "arm/target_pose", cdr.pose, _MAX_TARGET_AGE_S, depth=8
         )
         self._images: dict[str, Tap[Image]] = {
             camera: sampler.tap(f"camera/{camera}/image") for camera in policy.cameras
         }
         self._objects: StampedTopic[dict[str, Pose]] | None = None
         if policy.needs_objects:
-            self._objects = StampedTopic(sampler, "sim/objects", decode_objects, 0.1, depth=8)
+            self._objects = StampedTopic(sampler, "sim/objects", _objects, 0.1, depth=8)
 
     def read(
         self, stamp_ns: int, *, task: str, instruction: str, last_action: FloatArray | None
@@ -111,6 +114,11 @@ class ObservationReader:
         )
         return Seen(observation=observation, stamp_ns=seen_ns)
 
+    def rehearse(self, stamp_ns: int) -> None:
+        """Read and forget, while nobody waits: little is left to take for a read soon after."""
+        with suppress(InvalidCommandError):
+            self.read(stamp_ns, task="", instruction="", last_action=None)
+
     def _joint_positions(self, stamp_ns: int) -> FloatArray | None:
         try:
             before, after, fraction = self._joints.around(stamp_ns)
@@ -133,3 +141,7 @@ class ObservationReader:
             return exposed_ns, decode_image(message)
         except InvalidCommandError as error:
             raise InvalidCommandError(error.reason, f"{topic}: {error}") from error
+
+
+def _objects(raw: bytes) -> dict[str, Pose]:
+    return decode_objects(deserialize_message(raw, MultiDOFJointState))

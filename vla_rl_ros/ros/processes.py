@@ -31,6 +31,10 @@ OLD_FAST_DDS = ("humble", "iron", "jazzy")
 KNOWN_NODES = {*MANAGED_NODES, *(topic.publisher for topic in TOPICS)}
 # Between the arm's own loop (-10) and everybody else: actions are late after 100 ms.
 COMMAND_NICE = -5
+# Of what an image passes on its way to an action, between those and the rest.
+CHAIN_NICE = -4
+# Gradient steps take what is left.
+LEARNER_NICE = 15
 # It stands for the robot, which does not wait for anybody; a process that starts again needs a
 # whole core for a second.
 SIMULATOR_NICE = -10
@@ -138,7 +142,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
             nodes=(f"camera_{camera}",),
             node_name=f"camera_{camera}",
             respawn=True,
-            nice=5,
+            nice=CHAIN_NICE,
         )
         for camera in CAMERAS
     ]
@@ -164,12 +168,28 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         *cameras,
         *([replace(plain["sim_cell"], nice=5)] if is_sim else []),
         *([replace(plain["recorder"], nice=5)] if options.record else []),
-        replace(plain["vla_inference"], nice=2),
+        replace(plain["vla_inference"], nice=CHAIN_NICE),
         replace(plain["residual_actor"], nice=COMMAND_NICE),
         gate,
         replace(plain["supervisor"], stop_stage=StopStage.SUPERVISOR, echo=True),
+        *([_learner(nodes)] if options.learner is not None else []),
         *([_VIEWER] if is_sim and options.window else []),
     ]
+
+
+def _learner(nodes: str) -> ProcessSpec:
+    # Nobody brings it up or waits for it: it may as well run on another host, or die.
+    return ProcessSpec(
+        name="learner",
+        module=f"{nodes}.learner",
+        executable="learner",
+        nodes=("learner",),
+        respawn=True,
+        # First, because it needs the longest: it saves, at the lowest priority.
+        stop_stage=StopStage.SUPERVISOR,
+        nice=LEARNER_NICE,
+        echo=True,
+    )
 
 
 _VIEWER = ProcessSpec(name="viewer", module="vla_rl_ros.sim.viewer", nice=10)

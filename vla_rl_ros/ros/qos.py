@@ -24,7 +24,20 @@ LATCHED = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-PUBLISHER_QOS = {"SENSOR": SENSOR, "COMMAND": COMMAND, "EVENT": EVENT, "LATCHED": LATCHED}
+DURABLE = QoSProfile(
+    history=HistoryPolicy.KEEP_LAST,
+    # Five minutes of ticks at 10 Hz: what a learner that was started again has missed.
+    depth=3000,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.TRANSIENT_LOCAL,
+)
+PUBLISHER_QOS = {
+    "SENSOR": SENSOR,
+    "COMMAND": COMMAND,
+    "EVENT": EVENT,
+    "LATCHED": LATCHED,
+    "DURABLE": DURABLE,
+}
 
 
 def control_reader(name: str) -> QoSProfile:
@@ -37,12 +50,18 @@ def control_reader(name: str) -> QoSProfile:
         return QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT
         )
+    # Who acts wants no past: DURABLE keeps it for `history_reader` only.
+    return EVENT if name == "DURABLE" else PUBLISHER_QOS[name]
+
+
+def history_reader(name: str) -> QoSProfile:
+    """QoS of a subscription that also gets what was sent before it was there, as far as kept."""
     return PUBLISHER_QOS[name]
 
 
 def recorder_reader(name: str) -> QoSProfile:
-    """QoS of the recorder's subscription: every value matters."""
-    durability = PUBLISHER_QOS[name].durability
+    """QoS of the recorder's subscription: every value matters, from now on."""
+    durability = EVENT.durability if name == "DURABLE" else PUBLISHER_QOS[name].durability
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=500,

@@ -19,15 +19,10 @@ from typing import TYPE_CHECKING, Any
 from rclpy.node import Node
 
 from vla_rl_ros.data.episode_recording import RawMessage
-from vla_rl_ros.ros.endpoints import message_type
+from vla_rl_ros.ros.endpoints import message_type, without_events
 from vla_rl_ros.ros.gated_group import GatedCallbackGroup
 from vla_rl_ros.ros.graph import Topic
 from vla_rl_ros.ros.qos import recorder_reader
-
-try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
 
 if TYPE_CHECKING:  # MessageInfo has no name in Humble and Jazzy
     from rclpy.subscription import MessageInfo, Subscription
@@ -129,7 +124,7 @@ def _subscribe(node: Node, topic: Topic, group: GatedCallbackGroup) -> Subscript
         _never_called,
         recorder_reader(topic.qos),
         callback_group=group,
-        event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        event_callbacks=without_events(),
         raw=True,
     )
 

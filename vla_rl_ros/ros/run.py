@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
 from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.ros.urgency import Urgency, hurry
 
 Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
 
@@ -39,12 +40,15 @@ class _StopRequest:
         self.is_set = True
 
 
-def run(factory: Factory, args: list[str] | None = None) -> int:
+def run(
+    factory: Factory, args: list[str] | None = None, *, urgency: Urgency = Urgency.NONE
+) -> int:
     """Run one or several nodes in this process until a signal or an error.
 
     Args:
         factory: Creates the node, or the nodes that share the process.
         args: Command line, `sys.argv` when None.
+        urgency: Of its callbacks and its middleware.
 
     Returns:
         0 after a signal, 1 after an exception, 2 when the nodes could not be created.
@@ -59,6 +63,7 @@ def run(factory: Factory, args: list[str] | None = None) -> int:
         nodes.extend(made if isinstance(made, Sequence) else [made])
         for node in nodes:
             executor.add_node(node)
+        hurry(urgency)
         while rclpy.ok() and not request.is_set:
             executor.spin_once(timeout_sec=0.1)
     except (KeyboardInterrupt, ExternalShutdownException):

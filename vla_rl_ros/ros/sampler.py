@@ -8,18 +8,17 @@ they are taken when somebody asks: five times cheaper, and never older than a ca
 
 from __future__ import annotations
 
-import struct
 from typing import Any, Generic, TypeVar
 
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.ros.endpoints import message_type
+from vla_rl_ros.ros.endpoints import message_type, without_events
 from vla_rl_ros.ros.gated_group import GatedCallbackGroup
-from vla_rl_ros.ros.graph import TOPIC_BY_NAME
+from vla_rl_ros.ros.graph import TOPIC_BY_NAME, Topic
+from vla_rl_ros.ros.qos import history_reader
 
 M = TypeVar("M")
 
@@ -40,13 +39,8 @@ class Tap(Generic[M]):
         return messages
 
     def drain_raw(self) -> list[bytes]:
-        """As `drain`, serialised; `deserialize` turns the few that are needed into messages."""
+        """As `drain`, serialised; of many messages few are needed as values."""
         return self._take(raw=True)
-
-    def deserialize(self, raw: bytes) -> M:
-        """Message of what `drain_raw` gave."""
-        message: M = deserialize_message(raw, self._subscription.msg_type)
-        return message
 
     def _take(self, *, raw: bool) -> list[Any]:
         taken_all: list[Any] = []
@@ -61,15 +55,6 @@ class Tap(Generic[M]):
         """Newest message ever received, None before the first."""
         self.drain()
         return self._newest
-
-
-def raw_stamp_ns(raw: bytes) -> int:
-    """Stamp of a serialised message that begins with a std_msgs/Header.
-
-    Common Data Representation: four bytes that name the byte order, then the fields in order.
-    """
-    sec, nanosec = struct.unpack_from("<iI" if raw[1] & 1 else ">iI", raw, 4)
-    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 class Sampler:
@@ -91,16 +76,30 @@ class Sampler:
         Raises:
             ConfigError: The topic is unknown.
         """
-        topic = TOPIC_BY_NAME.get(name)
-        if topic is None:
-            raise ConfigError(f"topic '{name}' is not in the table of ros/graph.py")
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=depth,
             reliability=ReliabilityPolicy.BEST_EFFORT,
         )
+        return self._tap(_topic(name), qos)
+
+    def history(self, name: str) -> Tap[Any]:
+        """Listen to every message of a topic, and of a DURABLE one also to those of before.
+
+        Raises:
+            ConfigError: The topic is unknown.
+        """
+        topic = _topic(name)
+        return self._tap(topic, history_reader(topic.qos))
+
+    def _tap(self, topic: Topic, qos: QoSProfile) -> Tap[Any]:
         subscription = self._owner.create_subscription(
-            message_type(topic.type), name, _never, qos, callback_group=self._group
+            message_type(topic.type),
+            topic.name,
+            _never,
+            qos,
+            callback_group=self._group,
+            event_callbacks=without_events(),
         )
         self._subscriptions.append(subscription)
         return Tap(subscription)
@@ -109,6 +108,13 @@ class Sampler:
         """Stop listening; taps may not be used any more. May be called again."""
         while self._subscriptions:
             self._owner.destroy_subscription(self._subscriptions.pop())
+
+
+def _topic(name: str) -> Topic:
+    topic = TOPIC_BY_NAME.get(name)
+    if topic is None:
+        raise ConfigError(f"topic '{name}' is not in the table of ros/graph.py")
+    return topic
 
 
 def _never(_message: object) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The simulator's state in a memory-mapped file: one writer, any number of readers, no locks.
 
-The simulation thread writes a hundred times a second and must never wait; readers (cameras,
+The simulation thread writes every millisecond and must never wait; readers (cameras,
 ground truth) live in other processes and may die at any point. A sequence number that is odd
 while a write is under way tells readers to try again, and a checksum over the payload catches what
 a processor with weak memory ordering could let through.

@@ -78,6 +78,7 @@ VARIANTS: dict[str, SceneConfig] = {
     "peg_loose": SceneConfig(peg_clearance_m=0.002),
     "peg_friction": SceneConfig(peg_is_welded=False),
     "peg_friction_tight": SceneConfig(peg_is_welded=False, peg_clearance_m=0.0005),
+    "peg_hard": SceneConfig(peg_is_welded=False, peg_clearance_m=0.0005, joint_friction_scale=1.0),
     "friction_full": SceneConfig(joint_friction_scale=1.0),
     "camera_shifted": SceneConfig(
         front_camera_shift_m=(0.03, 0.08, -0.04),

@@ -71,7 +71,9 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
     parser.add_argument("--seed", type=int, default=0, help="first seed (default: 0)")
     parser.add_argument("--jobs", type=count, default=2, help="processes (default: 2)")
     parser.add_argument(
-        "--resume", action="store_true", help="keep rows that --out has already, run the others"
+        "--resume",
+        action="store_true",
+        help="keep rows of the same weights that --out has already, run the others",
     )
     parser.add_argument("--out", type=Path, help="where rows and figure go (default: out/<time>)")
     parser.set_defaults(run=run)
@@ -115,14 +117,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def plan_cells(arguments: argparse.Namespace) -> list[Cell]:
     """Every mode at every delay on every task that was asked for."""
-    from vla_rl_ros.tools.seam_cells import Cell
+    from vla_rl_ros.tools.seam_cells import Cell, weights_hash
 
     quick = arguments.quick
     delays = arguments.delays or (QUICK_DELAYS_TICKS if quick else DELAYS_TICKS)
+    weights = weights_hash(arguments.policy, arguments.path)
     return [
         Cell(
             policy=arguments.policy,
             path=arguments.path,
+            weights=weights,
             horizon=arguments.horizon,
             mode=mode,
             delay_ticks=delay,

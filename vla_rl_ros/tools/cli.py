@@ -19,6 +19,8 @@ COMMANDS = {
     "demo": ("vla_rl_ros.tools.demo", "five episodes of each task in simulation, with a report"),
     "bench": ("vla_rl_ros.tools.bench", "measure the running system; prints one JSON line"),
     "train": ("vla_rl_ros.tools.train", "train a base policy, or a residual on a frozen one"),
+    "probe": ("vla_rl_ros.tools.probe", "collect demonstrations by a base and its residual"),
+    "distill": ("vla_rl_ros.tools.distill", "teach a base policy what its residual found"),
     "eval": ("vla_rl_ros.tools.eval", "measure how often a policy succeeds"),
     "export": ("vla_rl_ros.tools.export", "write a policy in another format"),
     "bag": ("vla_rl_ros.tools.bag", "look into recorded episodes, repair what a crash cut off"),

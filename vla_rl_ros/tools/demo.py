@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
         mode=arguments.mode,
+        residual=arguments.residual,
         out=arguments.out or default_out("demo"),
         window=not arguments.headless and has_display(),
     )

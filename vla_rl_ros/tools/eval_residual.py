@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from vla_rl_ros.learning.gym_door import Door
     from vla_rl_ros.learning.gym_episodes import Actor, Episode
 
+_TOLD = ("driver", "steps", "version", "obs_version")
+"""What a file of weights says that is worth repeating."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of this evaluation to a parser."""
@@ -96,5 +99,6 @@ def _actor(arguments: argparse.Namespace, door: Door) -> tuple[Actor | None, dic
             f"{path} is for {found.obs_dim} numbers and {found.action_dim} actions, the "
             f"environment has {door.obs_dim} and {door.action_dim}"
         )
-    facts = {"policy": str(path), **facts}
+    told = {name: facts[name] for name in _TOLD if name in facts}
+    facts = {"policy": str(path), **told}
     return (None if facts.get("driver") == "base" else found.act), facts

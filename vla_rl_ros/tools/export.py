@@ -114,6 +114,7 @@ def export_onnx(
             num_cameras=len(manifest.cameras),
             num_tokens=max_tokens or DEFAULT_TOKENS[manifest.prompt],
             opset=opset,
+            tower_hash=sampler.tower_hash,
         )
         difference = _difference(
             sampler, OnnxSampler(draft / out.name, "cpu", 1), translation, manifest

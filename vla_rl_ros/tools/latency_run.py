@@ -111,6 +111,7 @@ def measure(source: str, plan: LatencyPlan, out: Path) -> SourceResult:
     """
     from vla_rl_ros.ros.latency_probe import LatencyProbe
     from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.ros.urgency import Urgency, hurry
     from vla_rl_ros.tools.graph import run_graph
     from vla_rl_ros.tools.timed_policy import fingerprint
 
@@ -126,7 +127,7 @@ def measure(source: str, plan: LatencyPlan, out: Path) -> SourceResult:
         checkpoint=plan.path,
         record=False,
         exclude=frozenset({_NODE}),
-        overrides=_recorded_cameras(plan, out) if source == "realsense" else {},
+        overrides=_recorded(plan, out) if source == "realsense" else {},
     )
     with (
         run_graph(options) as graph,
@@ -134,6 +135,8 @@ def measure(source: str, plan: LatencyPlan, out: Path) -> SourceResult:
         GraphObserver() as observer,
     ):
         _wait_until_active(observer, graph, child)
+        # Times of delivery are those of this process: it must stand where the nodes stand.
+        hurry(Urgency.COMMAND, is_for_callbacks=False)
         probe = LatencyProbe(observer, fingerprint=fingerprint, numbered=source == "realsense")
         _execute(observer, plan.duration_s, graph.check, source)
         result = _collect(probe, read_inferences(times))
@@ -161,7 +164,6 @@ def _execute(
                 lambda: is_in(Phase.IDLE), EPISODE_TIMEOUT_S, "an idle cell", check
             )
             observer.trigger("supervisor/start_episode")
-            # A policy that sees a recording may have pressed the arm into a reflex at the reset.
             observer.wait_until(
                 lambda: is_in(Phase.RUNNING, Phase.FAULT),
                 EPISODE_TIMEOUT_S,
@@ -202,8 +204,12 @@ def read_inferences(path: Path) -> list[Inference]:
     return [Inference(**json.loads(line)) for line in lines]
 
 
-def _recorded_cameras(plan: LatencyPlan, out: Path) -> dict[str, dict[str, ParamValue]]:
-    """Parameters of cameras that play a recording, which is written first."""
+def _recorded(plan: LatencyPlan, out: Path) -> dict[str, dict[str, ParamValue]]:
+    """Parameters of cameras that play a recording, which is written first.
+
+    A policy that sees a recording is blind: its arm stays in the free space around its home, where
+    it cannot press into anything until a reflex ends the episode.
+    """
     from vla_rl_ros.hardware.realsense_recording import RecordingSpec, write_recording
 
     spec = RecordingSpec(
@@ -221,7 +227,12 @@ def _recorded_cameras(plan: LatencyPlan, out: Path) -> dict[str, dict[str, Param
         "sensor_width_px": SENSOR_PX,
         "sensor_height_px": SENSOR_PX,
     }
-    return {f"camera_{camera}": parameters for camera in CAMERAS}
+    box: dict[str, ParamValue] = {
+        "limits.box_min_m": [0.42, -0.12, 0.20],
+        "limits.box_max_m": [0.58, 0.12, 0.35],
+        "limits.max_tilt_rad": 0.2,
+    }
+    return {"intervention": box, **{f"camera_{camera}": parameters for camera in CAMERAS}}
 
 
 @contextmanager

@@ -4,30 +4,26 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from vla_rl_ros.core.config import field_hints
-from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.tools.residual_task import add_task_options, fill_in_task
 
 if TYPE_CHECKING:
     from vla_rl_ros.learning.gym_door import DoorSettings
 
-Config = TypeVar("Config")
-
 
 def add_door_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose environment and base."""
+    add_task_options(parser)
     group = parser.add_argument_group("environment and base")
     group.add_argument(
-        "--gym", required=True, metavar="ENV_ID",
+        "--gym", default="", metavar="ENV_ID",
         help="environment of gymnasium; MODULE:ENV_ID imports MODULE first",
     )  # fmt: skip
     group.add_argument(
-        "--base", required=True, metavar="MODULE:FACTORY",
+        "--base", default="", metavar="MODULE:FACTORY",
         help="FACTORY(env) returns act(observation) -> action",
     )  # fmt: skip
     group.add_argument(
@@ -61,6 +57,7 @@ def door_settings(arguments: argparse.Namespace) -> DoorSettings:
     """Environment and base of a command line; modules are found from the current directory."""
     from vla_rl_ros.learning.gym_door import DoorSettings
 
+    fill_in_task(arguments)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -75,33 +72,3 @@ def door_settings(arguments: argparse.Namespace) -> DoorSettings:
         success_return=arguments.success_return,
         seed=arguments.seed,
     )
-
-
-def changed(config: Config, prefix: str, changes: Sequence[str]) -> Config:
-    """Apply ``PREFIX.FIELD=VALUE`` to a config; other prefixes are left to others.
-
-    Raises:
-        ConfigError: Unknown field, or a value of another type.
-    """
-    hints = field_hints(type(config))
-    values: dict[str, Any] = {}
-    for change in changes:
-        path, _, text = change.partition("=")
-        owner, _, name = path.partition(".")
-        if owner != prefix:
-            continue
-        if name not in hints:
-            raise ConfigError(f"--set {change}: {prefix} has {', '.join(sorted(hints))}")
-        values[name] = _value(change, text, hints[name])
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
-
-
-def _value(change: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - any type of a field
-    try:
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind in (int, float, str):
-            return kind(text)
-        return tuple(int(part) for part in text.split(",") if part)
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"--set {change}: '{text}' is no {kind}") from error

@@ -7,8 +7,10 @@ computed it or on what was computed before.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.proportions import wilson_interval
 from vla_rl_ros.core.seams import quantile
 from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.policies import protocol
 from vla_rl_ros.policies.protocol import (
     ChunkPolicy,
     PolicyEnvironment,
@@ -28,6 +31,10 @@ from vla_rl_ros.sim.tasks import TASKS, task_by_name
 from vla_rl_ros.tools.lockstep import LockStep, execute_ticks, make_session, usual_delay
 from vla_rl_ros.tools.sim_world import SimWorld
 
+_BLOCK_BYTES = 1 << 20
+# Of `pi0`, which is not imported here: it brings torch.
+_SHIPPED = Path(protocol.__file__).parent / "checkpoints" / "pi0_nano"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -35,7 +42,8 @@ class Cell:
 
     Attributes:
         policy: Name of the policy.
-        path: Its weights, empty where it has or needs none.
+        path: Where its weights are, empty where it has none or comes with its own.
+        weights: What they are, see `weights_hash`: others under the same path give other rows.
         horizon: Elements of a chunk, for policies that leave it open.
         mode: Mode of execution.
         delay_ticks: Usual injected delay.
@@ -47,6 +55,7 @@ class Cell:
 
     policy: str
     path: str
+    weights: str
     horizon: int
     mode: str
     delay_ticks: int
@@ -54,6 +63,26 @@ class Cell:
     variant: str
     episodes: int
     seed: int
+
+
+def weights_hash(policy: str, path: str) -> str:
+    """Hash of the files of a policy's weights, empty for a policy without local ones.
+
+    Args:
+        policy: Name of the policy.
+        path: File or directory of its weights; empty for those it comes with.
+    """
+    root = _SHIPPED if policy == "pi0" and not path else Path(path).expanduser()
+    if not (path or policy == "pi0") or not root.exists():
+        return ""
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+        if file.is_file():
+            digest.update(f"{file.relative_to(root)} {file.stat().st_size}\n".encode())
+            with file.open("rb") as content:
+                for block in iter(lambda: content.read(_BLOCK_BYTES), b""):
+                    digest.update(block)
+    return digest.hexdigest()[:16]
 
 
 def make_cell_policy(cell: Cell) -> ChunkPolicy:
@@ -123,6 +152,7 @@ def key_of(cell: Cell) -> dict[str, Any]:
         "task": cell.task,
         "policy": cell.policy,
         "path": cell.path,
+        "weights": cell.weights,
         "horizon": cell.horizon,
         "variant": cell.variant,
         "episodes": cell.episodes,

@@ -103,13 +103,26 @@ def run_session(
     with tqdm(plans, desc="episodes", unit="episode") as progress:
         for plan in progress:
             progress.set_postfix_str(f"{plan.task} seed {plan.seed}")
-            session.results.append(_run_episode(observer, plan, bags, check))
-            if observer.episode is not None and observer.episode.phase is Phase.FAULT:
-                _recover(observer, check, may_recover=may_recover)
-            _sample_health(observer, session)
+            play_episode(observer, plan, session, bags, check, may_recover=may_recover)
             done = sum(result.is_success for result in session.results)
             progress.set_postfix_str(f"{done}/{len(session.results)} successful")
     return session
+
+
+def play_episode(
+    observer: GraphObserver,
+    plan: EpisodePlan,
+    session: Session,
+    bags: Path | None,
+    check: Callable[[], None],
+    *,
+    may_recover: bool,
+) -> None:
+    """Run one episode on an idle cell, and add what happened to `session`; see `run_session`."""
+    session.results.append(_run_episode(observer, plan, bags, check))
+    if observer.episode is not None and observer.episode.phase is Phase.FAULT:
+        _recover(observer, check, may_recover=may_recover)
+    _sample_health(observer, session)
 
 
 def wait_for_bringup(observer: GraphObserver, check: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import weakref
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,13 +59,14 @@ class TimedPolicy:
         """
         self.cameras = cameras
         self._policy = policy
-        self._path = path
+        self._log = path.open("a", encoding="utf-8", buffering=1)
+        weakref.finalize(self, self._log.close)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the wrapped policy's attributes
         return getattr(self._policy, name)
 
     def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
-        """Infer, then note the times; the note counts as the model's time, not as overhead."""
+        """Infer, then note the times; the checksums count as the model's time, not as overhead."""
         enter_ns = time.time_ns()
         begin_s = time.perf_counter()
         actions = self._policy.infer(observation, prefix)
@@ -75,8 +77,9 @@ class TimedPolicy:
             "model_ms": 1e3 * model_s,
             "images": {name: fingerprint(image) for name, image in observation.images.items()},
         }
-        with self._path.open("a", encoding="utf-8") as log:
-            log.write(f"{json.dumps({**row, 'exit_ns': time.time_ns()})}\n")
+        line = json.dumps(row).removesuffix("}")
+        # After this moment nothing but one write: the clock would count as overhead.
+        self._log.write(f'{line}, "exit_ns": {time.time_ns()}}}\n')
         return actions
 
 
@@ -90,9 +93,10 @@ def main() -> int:
     """Run the node with `timed` among its policies."""
     from vla_rl_ros.ros.nodes.vla_inference import VlaInferenceNode
     from vla_rl_ros.ros.run import run
+    from vla_rl_ros.ros.urgency import Urgency
 
     POLICY_MODULES[NAME] = "vla_rl_ros.tools.timed_policy"
-    return run(VlaInferenceNode)
+    return run(VlaInferenceNode, urgency=Urgency.COMMAND)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,10 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     base.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
     base.add_argument("--steps", type=int, default=5000, help="gradient steps (default: 5000)")
     base.add_argument(
+        "--stop-at", type=int, metavar="STEP",
+        help="stop at this step of the same schedule, e.g. for a weak policy; go on without it",
+    )  # fmt: skip
+    base.add_argument(
         "--minutes", type=float, help="stop after this time of training; go on with it later"
     )
     base.add_argument(
@@ -58,7 +62,9 @@ def run_base(arguments: argparse.Namespace) -> int:
         data,
         settings,
         command=f"vla-rl-ros train base --out DIR --seed {arguments.seed} "
-        f"--episodes {episodes} --steps {steps}",
+        f"--episodes {episodes} --steps {steps}"
+        + ("" if arguments.stop_at is None else f" --stop-at {arguments.stop_at}"),
+        stop_at=arguments.stop_at,
         minutes=arguments.minutes,
         num_threads=arguments.threads,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vla-rl-ros train residual`: improve a base policy in an environment of gymnasium."""
+"""`vla-rl-ros train residual`: a correction, learned anywhere, of a frozen policy."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.tools.residual_options import add_door_options, changed, door_settings
+from vla_rl_ros.core.changes import changed, check_changes
+from vla_rl_ros.tools.residual_options import add_door_options, door_settings
+from vla_rl_ros.tools.train_bags import add_bag_options, run_bags
+from vla_rl_ros.tools.train_ros import add_ros_options, run_ros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vla_rl_ros.learning.gym_loop import GymTrainer
 
+PRESET = "pld"
 _PREFIXES = ("learner", "schedule", "run")
 
 
@@ -29,8 +32,15 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
         "continues a run that was stopped, also with more --steps. Prints one JSON line last.",
     )
     add_door_options(parser)
+    add_bag_options(parser)
+    add_ros_options(parser)
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--preset", default="default", help="settings of a published method")
+    parser.add_argument(
+        "--preset", default="", help="settings of a method (default: pld, with --bags calql)"
+    )
+    parser.add_argument(
+        "--init", default="", metavar="DIR", help="start from what the run in DIR has learned"
+    )
     parser.add_argument("--steps", type=int, default=20_000, help="of the environment, the base's "
                         "included (default: 20000)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
@@ -55,9 +65,13 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
 
 def run_residual(arguments: argparse.Namespace) -> int:
     """Run `train residual`; returns the exit code."""
-    import torch
+    if arguments.bags:
+        return run_bags(arguments)
+    if arguments.ros:
+        return run_ros(arguments)
+    from vla_rl_ros.learning.fused_step import tune_cpu
 
-    torch.set_num_threads(arguments.threads)
+    tune_cpu(arguments.threads)
     trainer = make_trainer(arguments)
     out: Path = arguments.out
     print(f"[train] log, snapshot and policy in {out.resolve()}", file=sys.stderr, flush=True)
@@ -74,20 +88,19 @@ def make_trainer(arguments: argparse.Namespace) -> GymTrainer:
     from vla_rl_ros.learning.presets import preset
     from vla_rl_ros.learning.schedule import ScheduleConfig
 
-    for change in arguments.set:
-        if change.partition(".")[0] not in _PREFIXES or "=" not in change:
-            raise ConfigError(f"--set {change}: not of the form learner.FIELD=VALUE")
+    check_changes(arguments.set, _PREFIXES)
     run = RunSettings(
         steps=arguments.steps,
         seed=arguments.seed,
         eval_every=arguments.eval_every,
         eval_episodes=arguments.eval_episodes,
         execution="compiled" if arguments.compiled else "eager",
+        init=arguments.init,
     )
     return GymTrainer(
         arguments.out,
         door_settings(arguments),
-        changed(preset(arguments.preset), "learner", arguments.set),
+        changed(preset(arguments.preset or PRESET), "learner", arguments.set),
         changed(run, "run", arguments.set),
         changed(ScheduleConfig(), "schedule", arguments.set),
     )

@@ -32,6 +32,8 @@ examples:
   vla-rl-ros up --sim                              run until Ctrl-C; start episodes by service
   vla-rl-ros up --sim --policy scripted --task peg --episodes 3
   vla-rl-ros up --robot-ip 172.16.0.2 --site config/sites/example.yaml
+  vla-rl-ros up --sim --task peg --learner runs/peg    learn a residual while it runs
+  vla-rl-ros up --sim --task peg --residual runs/peg   run what was learned, without a learner
 
 Two simulated cells on one machine need two addresses and two ROS domains:
   ROS_DOMAIN_ID=7 vla-rl-ros up --sim --robot-ip 127.0.0.2
@@ -66,6 +68,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         help=f"difficulty of the scene: {', '.join(VARIANTS)}",
     )
     add_policy_arguments(parser)
+    add_learner_arguments(parser)
     parser.add_argument(
         "--rate",
         choices=("real", "free"),
@@ -101,6 +104,31 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(mode.value for mode in Mode),
         default="",
         help="how chunks are executed while the policy thinks (default: prefix_lock)",
+    )
+    parser.add_argument(
+        "--residual",
+        default="",
+        metavar="CHECKPOINT",
+        help="learned correction of the policy: a policy.safetensors, or the directory of a run",
+    )
+
+
+def add_learner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what runs a learner beside the graph."""
+    parser.add_argument(
+        "--learner",
+        type=Path,
+        metavar="DIR",
+        help="learn while it runs; rows, snapshot and policy of the run go here and are continued",
+    )
+    parser.add_argument("--preset", default="", help="settings of a published method")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="learner.FIELD=VALUE",
+        help="change any setting of learner, schedule or run",
     )
 
 
@@ -142,6 +170,10 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
         mode=arguments.mode,
+        residual=arguments.residual,
+        learner=arguments.learner,
+        preset=arguments.preset,
+        learner_settings=" ".join(arguments.set),
         image_px=arguments.image_px,
         rate=arguments.rate,
         record=not arguments.no_record,

@@ -33,6 +33,7 @@ from vla_rl_ros.policies.pi0.translation import (
     Plan,
     Translation,
 )
+from vla_rl_ros.policies.pi0.vision import FEATURES_PER_CAMERA, tower_hash
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings
 
 SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "pi0_nano"
@@ -40,7 +41,13 @@ SHIPPED = Path(__file__).resolve().parents[1] / "checkpoints" / "pi0_nano"
 
 
 class TorchSampler:
-    """Runs a PI0 on torch, with every conditioning."""
+    """Runs a PI0 on torch, with every conditioning.
+
+    Attributes:
+        graph: The network as one graph.
+        features: Of the images of the last call, (F,); zeros before the first.
+        tower_hash: Of what made them.
+    """
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class TorchSampler:
         is_clean_lock: bool,
         is_jacobian: bool,
         guidance_limit: float,
+        tower_hash: str,
     ) -> None:
         """Fix how to denoise.
 
@@ -61,7 +69,10 @@ class TorchSampler:
             is_clean_lock: See `denoise.Lock`.
             is_jacobian: See `denoise.Guide`.
             guidance_limit: Largest guidance weight, beta in the paper.
+            tower_hash: See `vision.tower_hash`.
         """
+        self.tower_hash = tower_hash
+        self.features: Float32Array = np.zeros(num_cameras * FEATURES_PER_CAMERA, np.float32)
         self._flow = Flow(model)
         self._shape = model_shape(model)
         self._num_steps = num_steps
@@ -69,7 +80,7 @@ class TorchSampler:
         self._is_jacobian = is_jacobian
         self._gain = partial(guidance_gain, beta=guidance_limit)
         self.graph = ChunkGraph(model, num_steps=num_steps, is_clean_lock=is_clean_lock)
-        self._run: Callable[..., Tensor] = self.graph
+        self._run: Callable[..., tuple[Tensor, Tensor]] = self.graph
         if self._flow.device.type == "cpu":
             self._run = recorded(self.graph, example_inputs(self._shape, num_cameras, 1))
 
@@ -86,7 +97,7 @@ class TorchSampler:
     def __call__(
         self, inputs: ModelInputs, noise: Float32Array, plan: Plan | None
     ) -> Float32Array:
-        """Turn noise into normalised actions."""
+        """Turn noise into normalised actions; `features` are those of the images from now on."""
         tokens, start = self._tensor(inputs.tokens), self._tensor(noise)
         observed = (
             self._tensor(inputs.pixels),
@@ -97,17 +108,20 @@ class TorchSampler:
         with torch.no_grad():
             if plan is not None and plan.conditioning is Conditioning.GUIDE:
                 context = self._flow.observe(*observed)
+                features = self.graph.reduce(context.seen)
                 guide = self._guide(plan)
                 actions = denoise_guided(self._flow, context, start, self._num_steps, guide)
             elif len(noise) > 1:
                 context = self._flow.observe(*observed)
+                features = self.graph.reduce(context.seen)
                 lock = None if plan is None else self._lock(plan)
                 actions = denoise(self._flow, context, start, self._num_steps, lock)
             else:
                 promised = start if plan is None else self._tensor(plan.actions)
                 num_locked = 0 if plan is None else plan.num_locked
                 count = torch.tensor([num_locked], device=self._flow.device)
-                actions = self._run(*observed, start, promised, count)
+                actions, features = self._run(*observed, start, promised, count)
+        self.features = features.cpu().numpy()
         answer: Float32Array = actions.cpu().numpy()
         return answer
 
@@ -156,6 +170,7 @@ def make_sampler(
         is_clean_lock=is_clean_lock(model, manifest),
         is_jacobian=settings.guidance == "jacobian",
         guidance_limit=settings.guidance_limit,
+        tower_hash=tower_hash(model, manifest),
     )
 
 

@@ -42,12 +42,14 @@ class Context:
         mask: Added to the attention of the suffix (state and H actions), (1, 1, 1 + H, L + 1 + H).
         positions: Of the suffix, (1, 1 + H).
         state: Normalised proprioception, (1, state_dim).
+        seen: What the vision tower made of the images, (cameras, tokens, width).
     """
 
     layers: tuple[tuple[Tensor, Tensor], ...]
     mask: Tensor
     positions: Tensor
     state: Tensor
+    seen: Tensor
 
     def update(
         self, keys: Tensor, values: Tensor, layer_idx: int, *_: object, **__: object
@@ -110,6 +112,7 @@ class Flow:
             torch.cat([hidden.expand(-1, -1, size, -1), own], dim=-1),
             shown.sum(-1, keepdim=True) + torch.arange(size, device=self.device),
             state.to(self.dtype),
+            features,
         )
 
     def velocity(self, context: Context, noisy: Tensor, times: Tensor) -> Tensor:

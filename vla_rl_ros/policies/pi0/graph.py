@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from vla_rl_ros.policies.pi0.denoise import Flow, Lock, denoise
 from vla_rl_ros.policies.pi0.translation import ModelShape
+from vla_rl_ros.policies.pi0.vision import make_reduction
 
 
 class ChunkGraph(nn.Module):
-    """Observation, noise and promised rows to normalised actions."""
+    """Observation, noise and promised rows to normalised actions, and to image features."""
 
     def __init__(self, model: nn.Module, *, num_steps: int, is_clean_lock: bool) -> None:
         """Wrap a loaded model.
@@ -32,6 +33,7 @@ class ChunkGraph(nn.Module):
         """
         super().__init__()
         self.model = model
+        self.reduce = make_reduction(model)
         self._flow = Flow(model)
         self.num_steps = num_steps
         self._is_clean_lock = is_clean_lock
@@ -45,7 +47,7 @@ class ChunkGraph(nn.Module):
         noise: Tensor,
         prefix_actions: Tensor,
         num_locked: Tensor,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Run one inference.
 
         Args:
@@ -58,12 +60,13 @@ class ChunkGraph(nn.Module):
             num_locked: How many of them are decided, (1,), int64; 0 for none.
 
         Returns:
-            Normalised actions, (1, H, action_dim).
+            Normalised actions, (1, H, action_dim), and features of the images, (F,).
         """
         context = self._flow.observe(images, tokens, token_mask, state)
         rows = torch.arange(self._flow.horizon, device=num_locked.device)
         lock = Lock(prefix_actions, (rows < num_locked)[None], self._is_clean_lock)
-        return denoise(self._flow, context, noise, self.num_steps, lock)
+        actions = denoise(self._flow, context, noise, self.num_steps, lock)
+        return actions, self.reduce(context.seen)
 
 
 def example_inputs(shape: ModelShape, num_cameras: int, num_tokens: int) -> tuple[Tensor, ...]:
@@ -80,7 +83,9 @@ def example_inputs(shape: ModelShape, num_cameras: int, num_tokens: int) -> tupl
     )
 
 
-def recorded(graph: ChunkGraph, examples: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+def recorded(
+    graph: ChunkGraph, examples: tuple[Tensor, ...]
+) -> Callable[..., tuple[Tensor, Tensor]]:
     """Record a graph for this process; instructions of any length fit it.
 
     Args:
@@ -96,10 +101,10 @@ def recorded(graph: ChunkGraph, examples: tuple[Tensor, ...]) -> Callable[..., T
         warnings.simplefilter("ignore")
         trace = jit.freeze(jit.trace(graph.eval(), examples, check_trace=False))
 
-    def run(*inputs: Tensor) -> Tensor:
+    def run(*inputs: Tensor) -> tuple[Tensor, Tensor]:
         # The optimiser would specialise on every new length, for 100 ms in the middle of a task.
         with torch.no_grad(), jit.optimized_execution(False):
-            actions: Tensor = trace(*inputs)
-        return actions
+            answer: tuple[Tensor, Tensor] = trace(*inputs)
+        return answer
 
     return run

@@ -11,7 +11,14 @@ from pathlib import Path
 
 import torch
 
-from vla_rl_ros.policies.onnx import GRAPH_INPUTS, GRAPH_OUTPUT, STEPS_KEY, VOCABULARY_KEY
+from vla_rl_ros.policies.onnx import (
+    FEATURE_OUTPUT,
+    GRAPH_INPUTS,
+    GRAPH_OUTPUT,
+    STEPS_KEY,
+    TOWER_KEY,
+    VOCABULARY_KEY,
+)
 from vla_rl_ros.policies.pi0.graph import ChunkGraph, example_inputs
 from vla_rl_ros.policies.pi0.translation import ModelShape
 
@@ -24,6 +31,7 @@ def export_graph(
     num_cameras: int,
     num_tokens: int,
     opset: int,
+    tower_hash: str,
 ) -> None:
     """Write the graph; weights beyond 2 GiB go to files of their own beside it.
 
@@ -34,6 +42,7 @@ def export_graph(
         num_cameras: Images per observation.
         num_tokens: Longest instruction.
         opset: Version of the ONNX operators.
+        tower_hash: Of what makes the image features.
     """
     import onnx
 
@@ -48,9 +57,13 @@ def export_graph(
             dynamo=False,
             opset_version=opset,
             input_names=list(GRAPH_INPUTS),
-            output_names=[GRAPH_OUTPUT],
+            output_names=[GRAPH_OUTPUT, FEATURE_OUTPUT],
         )
     written = onnx.load(str(file), load_external_data=False)
-    notes = {STEPS_KEY: str(graph.num_steps), VOCABULARY_KEY: str(shape.vocabulary_size)}
+    notes = {
+        STEPS_KEY: str(graph.num_steps),
+        VOCABULARY_KEY: str(shape.vocabulary_size),
+        TOWER_KEY: tower_hash,
+    }
     onnx.helper.set_model_props(written, notes)
     onnx.save(written, str(file))

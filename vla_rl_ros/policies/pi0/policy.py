@@ -34,6 +34,14 @@ class Sampler(Protocol):
     def conditionings(self) -> frozenset[Conditioning]:
         """What it can do with a plan."""
 
+    @property
+    def features(self) -> Float32Array:
+        """Of the images of the last call, (F,); F is 0 where it offers none."""
+
+    @property
+    def tower_hash(self) -> str:
+        """Of what made the features; empty where there are none."""
+
     def __call__(
         self, inputs: ModelInputs, noise: Float32Array, plan: Plan | None
     ) -> Float32Array:
@@ -73,6 +81,7 @@ class CheckpointPolicy:
         self._sampler = sampler
         self._rng = np.random.default_rng(seed)
         self._warm_up()
+        self._features = np.zeros_like(sampler.features)
 
     @property
     def horizon(self) -> int:
@@ -103,6 +112,20 @@ class CheckpointPolicy:
     def max_locked(self) -> int:
         """What it was trained for; without such training nothing distinguishes a length."""
         return self._manifest.prefix.max_locked or self.horizon
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the image features; 0 for a file that was exported without them."""
+        return len(self._features)
+
+    @property
+    def tower_hash(self) -> str:
+        """Of the vision tower and the reduction."""
+        return self._sampler.tower_hash
+
+    def features(self) -> Float32Array:
+        """Features of the images of the last answer, (F,)."""
+        return self._features
 
     def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
         """Predict a chunk from fresh noise.
@@ -148,10 +171,15 @@ class CheckpointPolicy:
                 "conditioning", f"'{plan.conditioning.value}' is not offered"
             )
         rows = self._sampler(self._translation.inputs(observation), noise, plan)
+        self._features = self._sampler.features
         return Sample(actions=self._translation.actions(rows, observation, prefix), noise=noise)
 
     def reset(self) -> None:
         """Nothing to forget; the noise goes on, or all episodes would begin alike."""
+
+    def reseed(self, seed: int) -> None:
+        """Begin the noise of a seed, so that an episode can be played again."""
+        self._rng = np.random.default_rng(seed)
 
     def _warm_up(self) -> None:
         shape, inputs = self._sampler.shape, self._translation.blank_inputs()

@@ -29,6 +29,7 @@ from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.run import run
+from vla_rl_ros.ros.urgency import Urgency, hurry_along
 
 NODE_PREFIX = "camera_"
 
@@ -79,6 +80,8 @@ class CameraNode(ManagedNode[CameraConfig]):
 
     def start(self) -> None:
         """Publish the intrinsics and let images through."""
+        # The threads of the reader and its source: they publish.
+        hurry_along()
         now_ns = self.get_clock().now().nanoseconds
         self._infos.publish(encode_camera_info(self._fit.intrinsics, now_ns, self._frame_id))
         with self._gate:
@@ -176,7 +179,7 @@ def _judge(report: CameraReport) -> tuple[Level, str]:
 
 def main() -> int:
     """Run one camera node until a signal; its name is given by remapping ``__node``."""
-    return run(CameraNode)
+    return run(CameraNode, urgency=Urgency.IMAGES)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from vla_rl_ros.core.intervention import Anchor, ExecutedAction, Gate, GateSetti
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import Pose
+from vla_rl_ros.ros import cdr
 from vla_rl_ros.ros.action_codecs import decode_policy_action, encode_executed
 from vla_rl_ros.ros.channels import check_age, encode_channels
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import decode_episode, decode_gripper, decode_pose, encode_pose
+from vla_rl_ros.ros.codecs import decode_episode, decode_gripper, encode_pose
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.managed_node import ManagedNode
@@ -31,6 +32,7 @@ from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.state_reader import StampedTopic
 from vla_rl_ros.ros.timing import Window
+from vla_rl_ros.ros.urgency import Urgency
 
 MAX_AHEAD_S = 0.05
 
@@ -111,7 +113,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         """Create topics and the closed gate."""
         self._gate = Gate(_settings(self.config))
         self._pose = StampedTopic(
-            self._sampler, "arm/tcp_pose", decode_pose, self.config.max_pose_age_s, depth=1
+            self._sampler, "arm/tcp_pose", cdr.pose, self.config.max_pose_age_s, depth=1
         )
         self._hand: Tap[JointState] = self._sampler.tap("gripper/state")
         self._target = self._endpoints.publisher("arm/target_pose")
@@ -259,7 +261,7 @@ def _settings(config: InterventionConfig) -> GateSettings:
 
 def main() -> int:
     """Run the node."""
-    return run(InterventionNode)
+    return run(InterventionNode, urgency=Urgency.COMMAND)
 
 
 if __name__ == "__main__":

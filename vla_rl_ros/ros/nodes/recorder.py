@@ -122,7 +122,7 @@ class RecorderNode(ManagedNode[RecorderConfig]):
             schema=message_schema(topic.type),
             qos=qos_text(
                 depth=qos.depth,
-                is_transient_local=topic.qos == "LATCHED",
+                is_transient_local=topic.qos in ("LATCHED", "DURABLE"),
                 lifespan_ns=lifespan_ns or None,
             ),
         )

@@ -47,6 +47,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     """Owns the life of the cell."""
 
     _state: Sender
+    _outcome: Sender
     _markers: Sender
     _senses: CellSenses | None = None
     _bring_up: BringUp
@@ -72,6 +73,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         """Create topics and clients."""
         config = self.config
         self._state = self._endpoints.publisher("episode/state")
+        self._outcome = self._endpoints.publisher("episode/outcome")
         self._markers = self._endpoints.publisher("viz/markers")
         watch = Watch(
             nodes=config.managed_nodes,
@@ -139,7 +141,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             arm_fault=senses.arm_fault,
             lost=senses.lost,
             stopped=senses.stopped,
-            publish=self._publish,
+            publish=self._announce,
             say=self._say,
             clock=time.monotonic,
             utc_now=lambda: datetime.now(timezone.utc),
@@ -168,8 +170,14 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     def _say(self, sentence: str) -> None:
         self.get_logger().info(sentence)
 
-    def _publish(self, state: EpisodeState) -> None:
+    def _announce(self, state: EpisodeState) -> None:
+        # One stamp for both: what a learner that hears either of them counts to the episode.
         now_ns = self.get_clock().now().nanoseconds
+        self._publish(state, now_ns)
+        if state.outcome is not None:
+            self._outcome.publish(encode_episode(state, now_ns))
+
+    def _publish(self, state: EpisodeState, now_ns: int) -> None:
         self._state.publish(encode_episode(state, now_ns))
         is_fault = state.phase is Phase.FAULT
         self.diag.level(Level.ERROR if is_fault else Level.OK, state.reason or state.phase.value)
@@ -184,8 +192,8 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         if self._runner is None or self._senses is None:
             return
         state = self._runner.state
-        self._publish(state)
         now_ns = self.get_clock().now().nanoseconds
+        self._publish(state, now_ns)
         self._markers.publish(cell_markers(self._senses.view(state), now_ns))
 
     def _attend(self) -> Steps[None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from rclpy.guard_condition import GuardCondition
+from rclpy.timer import Timer
 
 from vla_rl_ros.core.async_plan import make_chunk
 from vla_rl_ros.core.chunking import Verdict, chunk_poses
@@ -20,8 +21,10 @@ from vla_rl_ros.core.prefix import Conditioning
 from vla_rl_ros.core.requests import ChunkRequests
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import FloatArray, Pose
-from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyEnvironment, make_policy
-from vla_rl_ros.ros.action_codecs import encode_path
+from vla_rl_ros.learning.acting import Float32Array
+from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyEnvironment, featured, make_policy
+from vla_rl_ros.ros.action_codecs import encode_features, encode_path
+from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import encode_chunk
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Sender
@@ -33,17 +36,22 @@ from vla_rl_ros.ros.observation_reader import ObservationLimits, ObservationRead
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.state_reader import StateLimits
 from vla_rl_ros.ros.timing import Window
+from vla_rl_ros.ros.urgency import Urgency, own_urgency
 
 _SLOW_S = 1.0
 """Silence of the policy after which the operator is told that it is waited for."""
+
+_LEAD_S = 0.003
+"""From a rehearsal to the report of the next tick, which comes 1.5 ms after the tick."""
 
 _MANY_LATE = 5
 """Late chunks in a row that are no spike any more."""
 
 
 class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
-    """Publishes `policy/chunk` and `policy/path`."""
+    """Publishes `policy/features`, `policy/chunk` and `policy/path`."""
 
+    _features: Sender
     _chunk: Sender
     _path: Sender
     _reader: ObservationReader
@@ -55,6 +63,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._requests: ChunkRequests | None = None
         self._worker: InferenceWorker | None = None
         self._wake: GuardCondition | None = None
+        self._rehearsal: Timer | None = None
         self._rng = np.random.default_rng(0)
 
     def setup(self) -> None:
@@ -62,6 +71,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         config = self.config
         environment = PolicyEnvironment(control_period_s=config.control_period_s, cameras=CAMERAS)
         self._policy = make_policy(config.policy, config.settings, environment)
+        self._featured = featured(self._policy)
         check_anchor(config.anchor, self._policy, config.policy)
         self._traits = traits_of(self._policy)
         config.timing.check(self._traits)
@@ -69,6 +79,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._requests = ChunkRequests(config.timing, self._traits)
         self._warn_of_deaf_policy()
         self._reader = ObservationReader(self.sampler, self._policy, _limits(config))
+        self._features = self.endpoints.publisher("policy/features")
         self._chunk = self.endpoints.publisher("policy/chunk")
         self._path = self.endpoints.publisher("policy/path")
         self._wake = self.create_guard_condition(self._on_answer)
@@ -81,7 +92,19 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._took_ms, self._age_ms = Window(100), Window(100)
         self._row_s = self._asked_s = self._published_s = float("-inf")
         self._said = ""
+        if self._worker is not None:
+            self._worker.urgency = own_urgency()
         self.start_timer(self.config.control_period_s, self._on_timer)
+        self._rehearsal = self.create_timer(
+            self.config.control_period_s - _LEAD_S, self._rehearse, clock=steady_clock()
+        )
+
+    def stop(self, reason: str) -> None:
+        """Stop the timers."""
+        if self._rehearsal is not None:
+            self.destroy_timer(self._rehearsal)
+            self._rehearsal = None
+        super().stop(reason)
 
     def teardown(self) -> None:
         """Join the worker and leave the topics; an inference that hangs is left behind."""
@@ -116,14 +139,23 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         if self.episode.phase is not Phase.RUNNING or row.epoch != requests.epoch:
             return
         self._row_s = self.now_s()
+        if self._rehearsal is not None:
+            self._rehearsal.reset()
         if row.chunk_step == NO_STEP:
             self.diag.count("ticks_held")
-        if requests.on_tick(row):
-            self._ask(row.stamp_ns)
+        must_ask = requests.on_tick(row)
         self.diag.set("delay_ticks", requests.delay.estimate())
         self.diag.set("late_chunks", float(requests.num_late))
         if requests.num_conditioned:
             self.diag.set("delay_hit_rate", requests.num_hits / requests.num_conditioned)
+        if must_ask:
+            # Last: what this thread does afterwards keeps the interpreter from the inference.
+            self._ask(row.stamp_ns)
+
+    def _rehearse(self) -> None:
+        """Read what the next tick will read: soon afterwards it takes half as long."""
+        if self.episode.phase is Phase.RUNNING:
+            self._reader.rehearse(self.now_ns())
 
     def _on_timer(self) -> None:
         """Ask where no tick does: before the start, and when the ticks have ceased."""
@@ -184,13 +216,15 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         elif verdict is not Verdict.ACCEPTED:
             self.diag.count(f"answers.{verdict.value}")
         else:
-            self._publish(answer.question, answer.actions)
+            self._publish(answer.question, answer.actions, answer.features)
             self._took_ms.add(answer.took_s * 1e3)
             self.diag.set("inference_p99_ms", self._took_ms.quantile(0.99))
 
-    def _publish(self, question: Question, actions: FloatArray) -> None:
+    def _publish(self, question: Question, actions: FloatArray, features: Float32Array) -> None:
         requests, state = self._running(), question.observation.state
         chunk = make_chunk(question.request, actions, requests.settings, self._traits, self._spec)
+        made_by = self._featured.tower_hash if self._featured is not None else ""
+        self._features.publish(encode_features(features, made_by, chunk.stamp_ns))
         self._chunk.publish(encode_chunk(chunk))
         requests.published(chunk, self.now_ns())
         self._published_s = self.now_s()
@@ -237,7 +271,7 @@ def _limits(config: VlaInferenceConfig) -> ObservationLimits:
 
 def main() -> int:
     """Run the node."""
-    return run(VlaInferenceNode)
+    return run(VlaInferenceNode, urgency=Urgency.COMMAND)
 
 
 if __name__ == "__main__":

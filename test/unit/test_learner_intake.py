@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a learner hears: the past first, then everything in the order of its stamps."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy")
+from builtin_interfaces.msg import Time
+
+from vla_rl_ros.ros.learner_intake import SessionIntake
+
+BEGIN_NS = 1_000
+TICK_NS = 100_000_000
+
+
+class World:
+    def __init__(self) -> None:
+        self.now_s, self.is_connected = 0.0, True
+        self.arrived: list[tuple[str, object]] = []
+        self.intake = SessionIntake(
+            self.drain,
+            lambda: self.is_connected,
+            level=("seen", "done"),
+            now_s=lambda: self.now_s,
+            begin_ns=BEGIN_NS,
+        )
+
+    def put(self, stamp_ns: int, topic: str = "t") -> None:
+        message = SimpleNamespace(header=SimpleNamespace(stamp=Time(nanosec=stamp_ns)))
+        self.arrived.append((topic, message))
+
+    def drain(self) -> list[tuple[str, object]]:
+        found, self.arrived = self.arrived, []
+        return found
+
+    def after(self, passed_s: float) -> list[int]:
+        self.now_s += passed_s
+        return [message.header.stamp.nanosec for _, message in self.intake.take()]
+
+
+def test_nothing_is_handed_on_before_the_past_has_come() -> None:
+    world = World()
+    world.put(BEGIN_NS + 5)
+    for stamp_ns in (30, 10, 20):
+        world.put(stamp_ns)
+        assert world.after(1.5) == []
+    assert world.after(1.0) == []
+    assert world.intake.is_catching_up
+    assert world.after(1.5) == [10, 20, 30, BEGIN_NS + 5]
+    assert not world.intake.is_catching_up
+
+
+def test_a_publisher_that_was_not_found_yet_is_waited_for() -> None:
+    world = World()
+    world.is_connected = False
+    world.put(10)
+    assert world.after(100.0) == []
+    world.is_connected = True
+    assert world.after(1.0) == []
+    world.put(5)
+    assert world.after(0.5) == []
+    assert world.after(2.5) == [5, 10]
+
+
+def test_messages_of_the_present_are_held_back_for_those_they_overtook() -> None:
+    world = World()
+    world.after(5.0)
+    world.put(BEGIN_NS + 30)
+    assert world.after(0.1) == []
+    world.put(BEGIN_NS + 10)
+    world.put(BEGIN_NS + 40)
+    # The one that came later is older: it goes first although it has just come.
+    assert world.after(0.31) == [BEGIN_NS + 10, BEGIN_NS + 30]
+    assert world.after(0.31) == [BEGIN_NS + 40]
+
+
+def test_an_end_waits_for_the_ticks_before_it_on_every_topic() -> None:
+    world = World()
+    world.after(5.0)
+    ticks = [number * TICK_NS for number in range(1, 6)]
+    for stamp_ns in ticks:
+        world.put(stamp_ns, "done")
+    world.put(ticks[0], "seen")
+    world.put(ticks[-1] + 1, "end")
+    assert world.after(0.1) == []
+    assert world.after(3.0) == [ticks[0], ticks[0]]
+    for stamp_ns in ticks[1:]:
+        world.put(stamp_ns, "seen")
+    assert world.after(0.1) == [stamp for stamp in ticks[1:] for _ in range(2)] + [ticks[-1] + 1]
+
+
+def test_a_tick_that_nobody_saw_is_not_waited_for_for_ever() -> None:
+    world = World()
+    world.after(5.0)
+    world.put(5 * TICK_NS, "done")
+    world.put(5 * TICK_NS + 1, "end")
+    assert world.after(1.0) == []
+    assert world.after(8.0) == []
+    assert world.after(2.0) == [5 * TICK_NS, 5 * TICK_NS + 1]

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Learning beside a robot: phases, who drives, what a kill leaves behind. No robot, no clock."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.spec import ACTION_DIM
+from vla_rl_ros.learning.acting import ResidualActor
+from vla_rl_ros.learning.actor_bytes import read_actor
+from vla_rl_ros.learning.actor_observation import ActorObservationSpec
+from vla_rl_ros.learning.online_run import OnlineRun, Stage
+from vla_rl_ros.learning.online_settings import OnlineSettings
+from vla_rl_ros.learning.online_state import OnlineState
+from vla_rl_ros.learning.presets import LearnerConfig
+from vla_rl_ros.learning.rows import Row, Source
+from vla_rl_ros.learning.schedule import Driver, ScheduleConfig
+from vla_rl_ros.learning.session_rows import session_layout
+
+SEEN = ActorObservationSpec()
+LAYOUT = session_layout(SEEN.dim, SEEN.version)
+CONFIG = LearnerConfig(
+    hidden=(16, 16), batch_size=16, base_episodes=3, warm_up_steps=0, critic_only_updates=5
+)
+SCHEDULE = ScheduleConfig(window=6, least_episodes=3, base_turn=2)
+
+
+def begun(out: Path, config: LearnerConfig = CONFIG, **settings: object) -> OnlineRun:
+    told: list[str] = []
+    state = OnlineState(
+        out,
+        LAYOUT,
+        SEEN.names,
+        config=config,
+        schedule=SCHEDULE,
+        settings=OnlineSettings(**settings),
+    )
+    run = OnlineRun(state, told.append)
+    run.told = told
+    return run
+
+
+def episode(number: int, *, source: Source = Source.BASE, success: bool = True, ticks: int = 30):
+    rng = np.random.default_rng(number)
+    rows = [
+        Row(
+            obs=rng.standard_normal(SEEN.dim).astype(np.float32),
+            base=rng.uniform(-1, 1, ACTION_DIM).astype(np.float32),
+            executed=rng.uniform(-1, 1, ACTION_DIM).astype(np.float32),
+            rewards=(float(success and tick == ticks - 1),),
+            source=source,
+            episode=number,
+            seed=number,
+            tick=tick,
+            stamp_ns=number * 10**10 + tick * 10**8,
+            is_terminated=success and tick == ticks - 1,
+            is_truncated=not success and tick == ticks - 1,
+        )
+        for tick in range(ticks)
+    ]
+    end = replace(rows[-1], tick=ticks, is_end=True, is_terminated=False, is_truncated=False)
+    return LAYOUT.pack([*rows, end])
+
+
+def learn(run: OnlineRun) -> int:
+    """Do every update that is due."""
+    return sum(1 for _ in iter(run.update, False))
+
+
+def into_online(run: OnlineRun, first: int = 0) -> int:
+    for number in range(first, first + CONFIG.base_episodes):
+        run.store(episode(number, success=number % 2 == 0))
+    for _ in range(CONFIG.critic_only_updates):
+        assert run.update()
+    assert run.stage is Stage.ONLINE
+    return first + CONFIG.base_episodes
+
+
+def test_the_base_drives_until_the_learner_is_ready(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    assert (run.stage, run.driver, run.update()) == (Stage.BASE, Driver.BASE, False)
+    for number in range(3):
+        run.store(episode(number, success=number == 1))
+    assert (run.stage, run.driver) == (Stage.CRITIC, Driver.BASE)
+    assert learn(run) == CONFIG.critic_only_updates
+    assert (run.stage, run.driver) == (Stage.ONLINE, Driver.RESIDUAL)
+    assert run.is_urgent
+    # The actor has not moved: what goes out first is the base itself.
+    actor = ResidualActor(run.weights(0).weights)
+    assert not np.any(actor.act(np.ones(SEEN.dim), np.zeros(ACTION_DIM)))
+
+
+def test_updates_keep_pace_with_executed_ticks(tmp_path: Path) -> None:
+    run = begun(tmp_path, max_utd=0.5)
+    number = into_online(run)
+    run.store(episode(number, source=Source.RESIDUAL, ticks=30))
+    assert learn(run) == 15
+    assert run.metrics()["utd"] == 0.5
+
+
+def test_only_successes_of_the_base_and_what_a_human_did_are_demonstrations(
+    tmp_path: Path,
+) -> None:
+    run = begun(tmp_path)
+    number = into_online(run)
+    offline = run.state.offline
+    assert set(offline.rows["episode"].tolist()) == {0, 2}
+    run.store(episode(number, source=Source.HUMAN))
+    run.store(episode(number + 1, source=Source.RESIDUAL))
+    assert set(offline.rows["episode"].tolist()) == {0, 2, number}
+    assert run.metrics()["intervention_rate"] == pytest.approx(30 / 150)
+
+
+def test_a_residual_that_is_worse_hands_over_to_the_base_and_says_so(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for number in range(3):
+        run.store(episode(number))
+    learn(run)
+    number = 3
+    while run.driver is Driver.RESIDUAL:
+        run.store(episode(number, source=Source.RESIDUAL, success=False))
+        number += 1
+        assert number < 20
+    assert run.is_urgent
+    assert "the base takes over" in run.told[-1]
+    assert run.weights(0).driver is Driver.BASE
+    assert run.metrics()["fall_backs"] == 1.0
+    for _ in range(SCHEDULE.base_turn):
+        run.store(episode(number))
+        number += 1
+    assert run.driver is Driver.RESIDUAL
+
+
+def test_a_killed_run_goes_on_at_the_step_of_its_weights_and_loses_no_row(
+    tmp_path: Path,
+) -> None:
+    run = begun(tmp_path, max_utd=0.0)
+    number = into_online(run)
+    for _ in range(7):
+        run.update()
+    sent = run.weights(123)
+    saved = run.state.learner.num_updates
+    # After the save: an episode arrives and more is learned, then the process is gone.
+    run.store(episode(number, source=Source.RESIDUAL))
+    run.update()
+    num_rows = run.state.online.num_rows
+    run.state.close()
+
+    again = begun(tmp_path, max_utd=0.0)
+    assert again.state.learner.num_updates == saved
+    assert again.state.progress.published == sent.version
+    assert again.state.online.num_rows == num_rows
+    assert again.state.last_epoch == number
+    # The episode that was not in the snapshot counts, once.
+    assert again.state.progress.episodes == number + 1
+    assert again.state.schedule.success(Driver.RESIDUAL) == 1.0
+    ours, theirs = again.state.learner.weights(), sent.weights
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    numbers = [line["episode"] for line in lines if line["kind"] == "episode"]
+    assert numbers == list(range(number + 1))
+
+
+def test_the_policy_file_lets_the_base_drive_until_the_residual_is_proven(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    number = into_online(run)
+    run.weights(0)
+    kept = read_actor(tmp_path)
+    assert (kept.driver, kept.obs_version, kept.obs_names) == (
+        Driver.BASE,
+        SEEN.version,
+        SEEN.names,
+    )
+    for offset in range(SCHEDULE.window):
+        run.store(episode(number + offset, source=Source.RESIDUAL))
+    run.weights(0)
+    assert read_actor(tmp_path).driver is Driver.RESIDUAL
+
+
+def test_what_the_base_did_is_forgotten_where_a_method_asks_for_it(tmp_path: Path) -> None:
+    config = replace(
+        CONFIG, offline_part=0.0, offline_init="td", offline_updates=3, warm_up_steps=40
+    )
+    run = begun(tmp_path, config, max_utd=0.0)
+    for number in range(3):
+        run.store(episode(number))
+    assert run.stage is Stage.OFFLINE
+    assert learn(run) == 3
+    assert (run.stage, run.driver) == (Stage.WARM_UP, Driver.RESIDUAL)
+    run.store(episode(3, source=Source.RESIDUAL))
+    run.store(episode(4, source=Source.RESIDUAL))
+    assert run.stage is Stage.CRITIC
+    for _ in range(CONFIG.critic_only_updates - run.state.progress.critic_updates):
+        assert run.update()
+    # Nothing of this stage was executed yet.
+    assert (run.stage, run.update()) == (Stage.ONLINE, False)
+    run.store(episode(5, source=Source.RESIDUAL))
+    assert run.update()
+
+
+def test_critics_keep_pace_with_a_warm_up_that_wanders_around_the_base(tmp_path: Path) -> None:
+    run = begun(tmp_path, replace(CONFIG, warm_up_steps=60, critic_only_updates=40))
+    for number in range(3):
+        run.store(episode(number))
+    assert (run.stage, run.driver, learn(run)) == (Stage.WARM_UP, Driver.RESIDUAL, 0)
+    sent = run.weights(0)
+    assert (sent.wander_std, sent.wander_ticks) == (CONFIG.warm_up_noise, CONFIG.warm_up_ticks)
+    assert read_actor(tmp_path).wander_std == 0.0
+    run.store(episode(3, source=Source.RESIDUAL))
+    assert learn(run) == 20
+    run.store(episode(4, source=Source.RESIDUAL))
+    assert (run.stage, run.driver) == (Stage.CRITIC, Driver.BASE)
+    assert learn(run) == 20
+    assert run.weights(0).wander_std == 0.0
+    # How it went while wandering says nothing of the residual.
+    assert "success.residual" not in run.metrics()
+
+
+def test_a_run_of_other_settings_or_observations_is_not_continued(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.weights(0)
+    run.state.close()
+    with pytest.raises(ConfigError, match=r"learner\.gamma"):
+        begun(tmp_path, replace(CONFIG, gamma=0.9))
+
+
+def test_metrics_show_values_of_transitions_that_never_change(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    into_online(run)
+    metrics = run.metrics()
+    assert metrics["probe_q.min"] <= metrics["probe_q.mean"] <= metrics["probe_q.max"]
+    assert metrics["update.critic_loss"] >= 0.0
+    assert not any(name.startswith("update.") for name in run.metrics())

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events become rows: whole episodes, the same ones in whatever order topics arrive."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit.session_samples import (
+    LAYOUT,
+    PERIOD_NS,
+    SPEC,
+    Event,
+    Session,
+    feed,
+    full_session,
+    packed,
+    rows_of,
+)
+
+from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
+from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction
+from vla_rl_ros.core.intervention import Source as Driver
+from vla_rl_ros.learning.gym_rewards import with_grasp_penalty
+from vla_rl_ros.learning.rows import DEMO, END, TERMINATED, TRUNCATED, Source
+from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
+from vla_rl_ros.learning.transitions import rows_to_transitions
+
+
+def collected(session: Session) -> tuple[SessionRows, list[EpisodeRows]]:
+    rows = SessionRows(SPEC)
+    return rows, feed(rows, session.in_order())
+
+
+def played(num_ticks: int, outcome: Outcome) -> Session:
+    session = Session()
+    session.begin()
+    for _ in range(num_ticks):
+        session.tick()
+    session.end(outcome)
+    return session
+
+
+def state_of(event: Event) -> EpisodeState | None:
+    is_told = isinstance(event, tuple) and isinstance(event[1], EpisodeState)
+    return event[1] if is_told else None
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**31), st.integers(0, 20))
+def test_the_order_between_topics_does_not_matter(order: int, seed: int) -> None:
+    session = full_session(seed)
+    assert rows_of(session.shuffled(order)).tobytes() == rows_of(session.in_order()).tobytes()
+
+
+def test_success_terminates_and_everything_else_truncates() -> None:
+    rows, episodes = collected(full_session())
+    outcomes = [episode.state.outcome for episode in episodes]
+    assert outcomes == [
+        Outcome.SUCCESS, Outcome.TIMEOUT, Outcome.FAULT, Outcome.SUCCESS, None, Outcome.SUCCESS,
+    ]  # fmt: skip
+    for episode in episodes:
+        array = LAYOUT.pack(episode.rows)
+        assert array["flags"][-1] == END
+        assert array["flags"][-2] == (TERMINATED if episode.is_success else TRUNCATED)
+        assert not array["flags"][:-2].any()
+        assert array["rewards"].sum() == episode.is_success
+        assert array["rewards"][-2, 0] == episode.is_success
+        assert set(array["episode"]) == {episode.state.epoch}
+        assert set(array["seed"]) == {episode.state.seed}
+    assert rows.counters.episodes == 6
+    assert rows.counters.without_outcome == 1
+    assert rows.counters.empty == 1
+
+
+def test_a_truncated_episode_ends_in_the_last_tick_that_was_seen() -> None:
+    _, [won] = collected(played(10, Outcome.SUCCESS))
+    _, [lost] = collected(played(10, Outcome.TIMEOUT))
+    assert len(won.rows) == 11
+    assert len(lost.rows) == 10
+    assert lost.rows[-1].is_end
+    assert lost.rows[-1].tick == 9
+    assert lost.rows[-1].obs is not lost.rows[-2].obs
+    made = rows_to_transitions(LAYOUT.pack(lost.rows), LAYOUT, 1, 0.9)
+    assert np.array_equal(made["next_base"][-1], lost.rows[-1].base)
+    assert made["discount"][-1] == np.float32(0.9)
+
+
+def test_ticks_without_an_element_have_a_hold_as_their_base() -> None:
+    _, episodes = collected(full_session())
+    late = LAYOUT.pack(episodes[1].rows)
+    held = late[(late["tick"] >= 4) & (late["tick"] <= 6)]
+    assert len(held) == 3
+    assert not held["base"][:, :6].any()
+    assert np.array_equal(held["base"][:, 6], held["executed"][:, 6])
+    assert (held["source"] == Source.BASE).all()
+
+
+def test_human_ticks_keep_what_the_base_proposed() -> None:
+    _, episodes = collected(full_session())
+    helped = LAYOUT.pack(episodes[3].rows)
+    human = helped["source"] == Source.HUMAN
+    assert list(np.flatnonzero(human)) == [4, 5, 6, 7]
+    assert episodes[3].num_human_ticks == 4
+    assert helped["base"][human].any(axis=1).all()
+    assert (helped["base"][human] != helped["executed"][human]).any()
+    assert not (helped["flags"] & DEMO).any()
+
+
+def test_a_human_without_a_policy_deviates_from_a_hold_with_the_hand_as_it_was() -> None:
+    session = Session()
+    session.begin()
+    for _ in range(4):
+        session.tick()
+    session.executed[1:] = [
+        (sent_ns, replace(action, source=Driver.HUMAN, base=np.zeros(7), chunk_step=NO_STEP))
+        for sent_ns, action in session.executed[1:]
+    ]
+    session.end(Outcome.SUCCESS)
+    _, [episode] = collected(session)
+    before, after = episode.rows[:2]
+    assert not after.base[:6].any()
+    assert after.base[6] == before.executed[6]
+    assert after.source is Source.HUMAN
+
+
+def test_lost_doubled_and_late_messages_are_counted() -> None:
+    session = full_session()
+    rows, episodes = collected(session)
+    # Two ticks of the last episode, and the four at which the arm's state was unknown.
+    assert rows.counters.lost_ticks == 6
+    assert rows.counters.doubled == 1
+    assert rows.counters.late == 0
+    ticks = [row.tick for row in episodes[-1].rows]
+    assert ticks != list(range(len(ticks)))
+    assert ticks[-1] == 20
+
+    rows.on_executed(session.executed[3][1])
+    rows.on_observation(*session.observations[-3][1])
+    assert rows.counters.late == 2
+    assert rows.finish() == []
+
+
+def test_no_sum_crosses_a_lost_tick() -> None:
+    _, episodes = collected(full_session())
+    array = LAYOUT.pack(episodes[-1].rows)
+    made = rows_to_transitions(array, LAYOUT, 5, 1.0)
+    gap = int(np.flatnonzero(np.diff(array["tick"]) > 1)[0])
+    before = made["mc_return"][:gap]
+    assert not before.any()
+    assert made["mc_return"][-1] == 1.0
+
+
+def test_an_episode_is_given_out_once_its_last_messages_had_their_time() -> None:
+    session = played(5, Outcome.SUCCESS)
+    rows = SessionRows(SPEC, grace_s=0.5)
+    events = session.in_order()
+    given = []
+    for event in events[:-1]:
+        state = state_of(event)
+        if state is not None:
+            given += rows.on_state(event[0], state)
+        elif isinstance(event, ExecutedAction):
+            rows.on_executed(event)
+        else:
+            rows.on_observation(*event)
+    assert not given
+    ended_ns = session.states[-2][0]
+    last = session.states[-1][1][1]
+    assert rows.on_state(ended_ns + 499_999_999, last) == []
+    assert len(rows.on_state(ended_ns + 500_000_000, last)) == 1
+    assert rows.finish() == []
+
+
+def test_what_is_executed_after_the_verdict_is_not_part_of_the_episode() -> None:
+    session = played(5, Outcome.SUCCESS)
+    session.now_ns = session.states[-2][0] + PERIOD_NS // 2
+    session.gate.open(session.epoch, session.now_ns - PERIOD_NS)
+    session.tick()
+    _, [episode] = collected(session)
+    assert len(episode.rows) == 6
+
+
+def test_a_fault_after_the_end_does_not_undo_a_success() -> None:
+    session = played(5, Outcome.SUCCESS)
+    session.states.pop()
+    session.state(Phase.FAULT)
+    _, [episode] = collected(session)
+    assert episode.is_success
+
+
+def test_a_step_of_the_clock_breaks_the_episode_in_two() -> None:
+    session = Session()
+    session.begin()
+    for number in range(10):
+        session.tick()
+        session.now_ns += 137_000_000 * (number == 4)
+    session.end(Outcome.SUCCESS)
+    rows, [episode] = collected(session)
+    assert rows.counters.clock_steps == 1
+    ticks = [row.tick for row in episode.rows]
+    assert ticks[:5] == [0, 1, 2, 3, 4]
+    assert ticks[5] > 5
+    assert np.diff(ticks[5:]).tolist() == [1] * 5
+
+
+@pytest.mark.parametrize("num_ticks", [0, 1])
+def test_too_short_to_learn_from(num_ticks: int) -> None:
+    rows, episodes = collected(played(num_ticks, Outcome.TIMEOUT))
+    assert not episodes
+    assert rows.counters.empty == 1
+
+
+def test_the_grasp_critic_gets_its_penalty() -> None:
+    rows = SessionRows(SPEC, reward_terms=lambda: with_grasp_penalty(-0.1))
+    session = played(40, Outcome.SUCCESS)
+    [episode] = feed(rows, session.in_order())
+    layout = session_layout(LAYOUT.obs_dim, LAYOUT.obs_version, has_grasp_penalty=True)
+    array = layout.pack(episode.rows)
+    penalties = array["rewards"][:, 1]
+    assert (penalties < 0.0).any()
+    assert penalties[0] == 0.0
+
+
+def test_nothing_was_executed_beyond_the_range() -> None:
+    array = packed(collected(full_session(3))[1])
+    assert np.abs(array["base"]).max() <= 1.0
+    assert np.abs(array["executed"]).max() <= 1.0

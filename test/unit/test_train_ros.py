@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`train residual --ros`: what a command line makes of the graph, and how ticks are counted."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning.row_log import RowLog
+from vla_rl_ros.learning.rows import END
+from vla_rl_ros.learning.session_rows import session_layout
+from vla_rl_ros.tools.train import add_parser
+from vla_rl_ros.tools.train_ros import graph_options
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    return parser.parse_args(["train", "residual", "--ros", *words])
+
+
+def test_the_command_line_decides_cell_policy_and_learner(tmp_path: Path) -> None:
+    scene = ("--task", "peg", "--variant", "peg_tight", "--seed", "7")
+    policy = ("--base-checkpoint", "vla", "--execute-ticks", "3")
+    learner = ("--preset", "rlpd", "--set", "learner.xi=0.3", "run.max_utd=4")
+    options = graph_options(parsed(*scene, *policy, *learner, "--out", str(tmp_path)))
+    assert (options.tasks, options.variant, options.checkpoint) == (("peg",), "peg_tight", "vla")
+    assert (options.learner, options.preset, options.seed) == (tmp_path, "rlpd", 7)
+    assert options.learner_settings == "run.seed=7 learner.xi=0.3 run.max_utd=4"
+    assert options.overrides == {"vla_inference": {"execute_ticks": 3}}
+    assert not options.record
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ((), "--task"),
+        (("--task", "lift", "--gym", "Pendulum-v1"), "--gym"),
+        (("--task", "lift", "--kill-learner", "2"), "--minutes"),
+        (("--task", "juggle"), "juggle"),
+    ],
+)
+def test_what_makes_no_sense_is_named(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        graph_options(parsed(*words, "--out", str(tmp_path)))
+
+
+def test_stored_ticks_are_those_on_disk_each_counted_once(tmp_path: Path) -> None:
+    pytest.importorskip("rclpy")
+    from vla_rl_ros.tools.ros_audit import stored_ticks
+
+    assert stored_ticks(tmp_path) == {}
+    layout = session_layout(3, "v")
+    rows = np.zeros(4, layout.dtype)
+    rows["episode"] = [5, 5, 5, 6]
+    # The closing row of a success repeats the stamp of the last tick.
+    rows["stamp_ns"] = [10, 20, 20, 30]
+    rows["flags"] = [0, 0, END, 0]
+    log = RowLog(tmp_path / "replay" / "online", layout)
+    log.append(rows)
+    log.close()
+    assert stored_ticks(tmp_path) == {5: {10, 20}, 6: {30}}

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of a session in the order of their stamps, those of the past first.
+
+Each message waits in the middleware until the learner's thread takes all of them at once. A
+learner that was started again gets from each publisher what it has missed, in one burst per topic.
+Nothing is handed on before all of these are there, and nothing beyond the tick up to which all
+topics of a tick have come: an episode whose end is heard before its ticks would be put together
+without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from vla_rl_ros.ros.channels import from_stamp
+
+_QUIET_S = 2.0
+"""Silence about the past after which all of it has come."""
+_HOLD_BACK_S = 0.3
+"""For messages of different topics to overtake each other on their way."""
+_LAG_S = 10.0
+"""How long a topic that is behind is waited for: a tick may have come on one of them only."""
+_LEVEL_NS = 150_000_000
+"""What a topic may be behind another: the last tick of an episode is seen but not executed."""
+
+
+class SessionIntake:
+    """Takes messages and sorts them; see the module. Used by one thread."""
+
+    def __init__(
+        self,
+        drain: Callable[[], Iterable[tuple[str, Any]]],
+        is_connected: Callable[[], bool],
+        *,
+        level: Sequence[str],
+        now_s: Callable[[], float],
+        begin_ns: int,
+    ) -> None:
+        """Begin to wait for the past.
+
+        Args:
+            drain: Gives what has arrived, as topic and message with a header. Whoever ends
+                something comes before what it ends: what arrives meanwhile can then only be older
+                than an end that is taken the next time.
+            is_connected: Whether every publisher was found.
+            level: Topics with a message per tick each.
+            now_s: Steady time.
+            begin_ns: ROS time now; older stamps are of the past.
+        """
+        self._drain, self._is_connected, self._now_s = drain, is_connected, now_s
+        self._begin_ns = begin_ns
+        self._waiting: list[tuple[int, float, str, Any]] = []
+        self._newest_ns = dict.fromkeys(level, -1)
+        self._past_s = self._level_s = now_s()
+        self._is_past = True
+
+    @property
+    def is_catching_up(self) -> bool:
+        """Whether messages of the past may still come."""
+        return self._is_past
+
+    def take(self) -> list[tuple[str, Any]]:
+        """Messages whose turn has come, as topic and message in the order of their stamps."""
+        now_s = self._now_s()
+        for topic, message in self._drain():
+            stamp_ns = from_stamp(message.header.stamp)
+            if self._is_past and stamp_ns < self._begin_ns:
+                self._past_s = now_s
+            self._waiting.append((stamp_ns, now_s, topic, message))
+            if topic in self._newest_ns:
+                self._newest_ns[topic] = max(stamp_ns, self._newest_ns[topic])
+        level_ns = self._level(now_s)
+        if self._is_past:
+            if not self._is_connected() or level_ns is not None:
+                self._past_s = now_s
+            if now_s - self._past_s < _QUIET_S:
+                return []
+            self._is_past = False
+        settled = (each[0] for each in self._waiting if each[1] <= now_s - _HOLD_BACK_S)
+        until_ns = max(settled, default=-1)
+        if level_ns is not None:
+            until_ns = min(until_ns, level_ns)
+        due = [each for each in self._waiting if each[0] <= until_ns]
+        self._waiting = [each for each in self._waiting if each[0] > until_ns]
+        due.sort(key=lambda each: each[0])
+        return [(topic, message) for _, _, topic, message in due]
+
+    def _level(self, now_s: float) -> int | None:
+        """Stamp up to which a topic of the tick is behind; None when none is, or for too long."""
+        behind_ns, ahead_ns = min(self._newest_ns.values()), max(self._newest_ns.values())
+        if ahead_ns - behind_ns <= _LEVEL_NS:
+            self._level_s = now_s
+            return None
+        return None if now_s - self._level_s > _LAG_S else behind_ns

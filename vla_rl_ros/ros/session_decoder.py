@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages of a session, live or recorded, as events for `learning/session_rows.py`.
+
+Takes messages of rclpy and of the bag reader alike: only their fields are looked at.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows
+from vla_rl_ros.ros.action_codecs import decode_executed, decode_observation
+from vla_rl_ros.ros.channels import from_stamp
+from vla_rl_ros.ros.codecs import decode_episode
+
+OBSERVATION, EXECUTED, STATE = "policy/observation", "action/executed", "episode/state"
+SESSION_TOPICS = (OBSERVATION, EXECUTED, STATE)
+"""What rows are made of."""
+
+
+class SessionDecoder:
+    """Hands every message of a session on as an event.
+
+    Attributes:
+        rows: Gets the events.
+    """
+
+    def __init__(self, rows: SessionRows, obs_version: str) -> None:
+        """Feed a collection of rows.
+
+        Args:
+            rows: Gets the events.
+            obs_version: `ActorObservationSpec.version`; other observations are refused.
+        """
+        self.rows = rows
+        self._obs_version = obs_version
+
+    def take(self, topic: str, message: Any) -> list[EpisodeRows]:  # noqa: ANN401 - of any topic
+        """Take a message.
+
+        Args:
+            topic: One of `SESSION_TOPICS`.
+            message: Decoded.
+
+        Returns:
+            Episodes that are complete with it.
+
+        Raises:
+            InvalidCommandError: The message was malformed and nothing came of it;
+                ``other_version`` for an observation of another meaning.
+        """
+        if topic == OBSERVATION:
+            seen = decode_observation(message)
+            if seen.version != self._obs_version:
+                detail = f"observation {seen.version} instead of {self._obs_version}"
+                raise InvalidCommandError("other_version", detail)
+            self.rows.on_observation(seen.stamp_ns, seen.vector)
+        elif topic == EXECUTED:
+            self.rows.on_executed(decode_executed(message))
+        else:
+            return self.rows.on_state(from_stamp(message.header.stamp), decode_episode(message))
+        return []

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`vla-rl-ros train residual --ros`: the simulated cell in real time, with a learner beside it.
+
+Brings the whole graph up, runs episodes until enough ticks were executed, and stops everything.
+The same command goes on where an earlier one stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
+
+if TYPE_CHECKING:
+    from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.tools.graph import RunningGraph
+    from vla_rl_ros.tools.ros_audit import Audit
+
+_SETTLE_TIMEOUT_S = 40.0
+_MINUTE_S = 60.0
+
+
+def add_ros_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this way of training."""
+    group = parser.add_argument_group("through the running graph, in real time")
+    group.add_argument(
+        "--ros", action="store_true",
+        help="learn while the simulated cell runs --task behind ROS; --steps counts its ticks",
+    )  # fmt: skip
+    group.add_argument(
+        "--robot-ip", default=SIM_ADDRESS, help="loopback address of the simulated control box"
+    )
+    group.add_argument("--record", action="store_true", help="record every episode")
+    group.add_argument(
+        "--kill-learner", type=int, default=0, metavar="N",
+        help="kill the learner N times on the way, to see that nothing is lost; needs --minutes",
+    )  # fmt: skip
+
+
+def run_ros(arguments: argparse.Namespace) -> int:
+    """Run the training; returns the exit code."""
+    from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.tools.graph import run_graph
+    from vla_rl_ros.tools.ros_audit import Audit
+
+    options = graph_options(arguments)
+    _tell(f"rows, snapshot, log and policy in {arguments.out.resolve()}")
+    with run_graph(options) as graph, GraphObserver() as observer:
+        audit = Audit(observer)
+        figures = _Training(arguments, options, graph, observer, audit).run()
+    if graph.returncode != 0:
+        _tell(graph.said())
+    # Of a tick without a fresh state of the arm nothing was seen, so there cannot be a row of it.
+    without_row = audit.ticks_without_row(arguments.out)
+    figures["ticks_without_row"] = without_row
+    figures["lost_ticks"] = max(0, without_row - figures["blind_ticks"])
+    figures["restarts"] = audit.restarts
+    figures["figure"] = str(_plot(arguments.out))
+    print(json.dumps(figures), flush=True)
+    return int(graph.returncode != 0)
+
+
+def graph_options(arguments: argparse.Namespace) -> GraphOptions:
+    """Graph options of a command line.
+
+    Raises:
+        ConfigError: No task, or a killing without an end.
+    """
+    if not arguments.task:
+        raise ConfigError("--ros needs --task: what is the cell to do?")
+    if arguments.gym or arguments.base:
+        raise ConfigError("--ros runs a task of the cell: leave --gym and --base out")
+    if arguments.kill_learner and not arguments.minutes:
+        raise ConfigError("--kill-learner needs --minutes, over which the killings are spread")
+    settings = [f"run.seed={arguments.seed}", *arguments.set]
+    if arguments.compiled:
+        settings.append("run.execution=compiled")
+    if arguments.init:
+        settings.append(f"run.init={Path(arguments.init).resolve()}")
+    ticks = arguments.execute_ticks
+    return GraphOptions(
+        robot_ip=arguments.robot_ip,
+        tasks=(arguments.task,),
+        seed=arguments.seed,
+        variant=arguments.variant,
+        policy=arguments.base_policy,
+        checkpoint="" if arguments.base_checkpoint is None else str(arguments.base_checkpoint),
+        learner=arguments.out,
+        preset=arguments.preset,
+        learner_settings=" ".join(settings),
+        record=arguments.record,
+        out=arguments.out / "graph",
+        overrides={"vla_inference": {"execute_ticks": ticks}} if ticks else {},
+    )
+
+
+class _Training:
+    """Episodes until the end, and what is measured of them."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        options: GraphOptions,
+        graph: RunningGraph,
+        observer: GraphObserver,
+        audit: Audit,
+    ) -> None:
+        from vla_rl_ros.tools.ros_audit import stored_ticks
+        from vla_rl_ros.tools.session import Session
+
+        self._arguments, self._options = arguments, options
+        self._graph, self._observer, self._audit = graph, observer, audit
+        self._session = Session()
+        self._latencies_s: list[float] = []
+        self._num_killed = 0
+        stored = stored_ticks(arguments.out)
+        self._episodes_before = len(stored)
+        self._ticks_before = sum(map(len, stored.values()))
+        self._begin_s = 0.0
+
+    @property
+    def num_ticks(self) -> int:
+        """Ticks executed in the whole run."""
+        return self._ticks_before + self._audit.num_ticks
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes of the whole run."""
+        return self._episodes_before + len(self._session.results)
+
+    def run(self) -> dict[str, Any]:
+        """Train; returns the numbers to print."""
+        from tqdm import tqdm
+
+        from vla_rl_ros.tools.session import wait_for_bringup
+
+        steps = self._arguments.steps
+        wait_for_bringup(self._observer, self._graph.check)
+        self._begin_s = time.monotonic()
+        with tqdm(total=steps, initial=self._ticks_before, unit="tick") as progress:
+            while self.num_ticks < steps and not self._is_late():
+                self._episode()
+                progress.update(self.num_ticks - progress.n)
+                progress.set_postfix_str(self._shown(), refresh=False)
+        self._settle()
+        return self._figures()
+
+    def _episode(self) -> None:
+        from vla_rl_ros.learning.gym_starts import training_seed
+        from vla_rl_ros.tools.session import EpisodePlan, play_episode
+
+        seed = training_seed(self._arguments.seed, self.num_episodes)
+        plan = EpisodePlan(task=self._arguments.task, seed=seed)
+        bags = self._options.out / "bags" if self._options.record else None
+        play_episode(self._observer, plan, self._session, bags, self._check, may_recover=True)
+        latency_s = self._observer.number("residual_actor", "weights_latency_max_s")
+        if not math.isnan(latency_s):
+            self._latencies_s.append(latency_s)
+
+    def _check(self) -> None:
+        """While an episode runs: is the graph well, and is it time to kill the learner?"""
+        self._graph.check()
+        num_kills = self._arguments.kill_learner
+        if self._num_killed < num_kills:
+            share = (self._num_killed + 1) / (num_kills + 1)
+            due_s = self._begin_s + share * _MINUTE_S * self._arguments.minutes
+            # Only a learner that has sent something can be compared with its successor.
+            is_due = time.monotonic() > due_s and self._audit.weights is not None
+            if is_due and self._audit.kill_learner(self._graph.runner_pid):
+                self._num_killed += 1
+
+    def _is_late(self) -> bool:
+        minutes = self._arguments.minutes
+        return minutes is not None and time.monotonic() - self._begin_s > _MINUTE_S * minutes
+
+    def _settle(self) -> None:
+        """Wait until the learner has looked at the last episode; it stores whole ones."""
+        from vla_rl_ros.ros.observer import GraphTimeoutError
+
+        # A failure's last tick is the closing row, which the learner does not count.
+        blind = self._count("residual_actor", "ticks_blind")
+        wanted = self.num_ticks - self.num_episodes - blind
+        with contextlib.suppress(GraphTimeoutError):
+            self._observer.wait_until(
+                lambda: self._audit.metrics.get("ticks", 0.0) >= wanted,
+                _SETTLE_TIMEOUT_S,
+                "the learner",
+                self._graph.check,
+            )
+
+    def _count(self, node: str, key: str) -> float:
+        found = self._observer.number(node, key)
+        return 0.0 if math.isnan(found) else found
+
+    def _shown(self) -> str:
+        done = [result.is_success for result in self._session.results][-20:]
+        driver = self._observer.diagnostics.get("residual_actor", {}).get("driver", "?")
+        updates = self._audit.metrics.get("updates", 0.0)
+        return f"success {sum(done)}/{len(done)}, updates {updates:.0f}, driver {driver}"
+
+    def _figures(self) -> dict[str, Any]:
+        summary = self._session.summary()
+        return {
+            "is_finished": self.num_ticks >= self._arguments.steps,
+            "ticks": self.num_ticks,
+            "episodes": self.num_episodes,
+            "success": summary["success"],
+            "tick_jitter_p99_ms": summary["tick_jitter_p99_ms"],
+            "real_time_factor": summary["real_time_factor"],
+            "blind_ticks": int(self._count("residual_actor", "ticks_blind")),
+            "weights_latency_max_s": max(self._latencies_s, default=None),
+            **self._audit.summary(),
+            "minutes": round((time.monotonic() - self._begin_s) / _MINUTE_S, 2),
+            "checkpoint": str(self._arguments.out / "policy.safetensors"),
+        }
+
+
+def _plot(run: Path) -> Path:
+    from vla_rl_ros.learning.gym_files import RunFiles
+    from vla_rl_ros.learning.online_curve import plot_online
+
+    return plot_online(RunFiles(run).lines(), run / "learning_curve.png", "train residual --ros")
+
+
+def _tell(sentence: str) -> None:
+    print(f"[train] {sentence}", file=sys.stderr, flush=True)
