@@ -25,7 +25,9 @@ class LearnerNodeConfig:
         "out/learner",
         doc="Rows, snapshot, log and policy; a run that lies there is continued.",
     )
-    preset: str = param("pld", doc="Settings of a published method.")
+    preset: str = param(
+        "pld", doc="Settings to begin with: pld is the recommended recipe, others are of papers."
+    )
     settings: str = param(
         "",
         doc="Changes of the preset, separated by blanks, e.g. "

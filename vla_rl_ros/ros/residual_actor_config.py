@@ -16,7 +16,7 @@ class ResidualActorConfig:
         0.1, doc="Time between two ticks.", unit="s", low=0.02, high=1.0
     )
     residual_scale: float = param(
-        0.5,
+        0.3,
         doc="Largest residual per channel whatever the weights ask for, as a share of the "
         "action's range; 0 leaves the base alone.",
         low=0.0,

@@ -121,7 +121,7 @@ def add_learner_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="learn while it runs; rows, snapshot and policy of the run go here and are continued",
     )
-    parser.add_argument("--preset", default="", help="settings of a published method")
+    parser.add_argument("--preset", default="", help="settings to begin with (default: pld)")
     parser.add_argument(
         "--set",
         nargs="+",

@@ -61,8 +61,9 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
             STATE,
         )
 
-        # At its end an episode is told twice: `episode/outcome` also reaches who was away.
-        taps = [(STATE, self._sampler.history(name)) for name in (_OUTCOME, STATE)]
+        # At its end an episode is told twice: `episode/outcome` also reaches who was away. It is
+        # taken second, so that no state of afterwards is taken without it.
+        taps = [(STATE, self._sampler.history(name)) for name in (STATE, _OUTCOME)]
         taps += [(name, self._sampler.history(name)) for name in (OBSERVATION, EXECUTED)]
         intake = SessionIntake(
             lambda: [(topic, message) for topic, tap in taps for message in tap.drain()],

@@ -172,7 +172,9 @@ class ResidualActorNode(EpisodeNode[ResidualActorConfig]):
         else:
             self._propose(tick_ns, step, vector if is_whole else None)
             self._show(is_playing=True, sentence="active")
-        self._observation.publish(encode_observation(self._view.spec, vector, tick_ns))
+        if step is None or is_whole:
+            # Features of another chunk would make a row that never was; the tick counts as lost.
+            self._observation.publish(encode_observation(self._view.spec, vector, tick_ns))
 
     def _propose(self, tick_ns: int, step: Step, vector: Float32Array | None) -> None:
         base = clip_action(step.action, self._spec)
