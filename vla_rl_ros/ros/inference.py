@@ -6,8 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +23,6 @@ from vla_rl_ros.ros.worker import Worker
 _STOP_TIMEOUT_S = 0.5
 # The interpreter changes hands by itself only after 5 ms, or when the executor has come to rest.
 _HANDOVER_S = 0.001
-# Of a core, per inference. A model that needs no more may go before everybody who can wait.
-_SHORT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,7 +66,8 @@ class InferenceWorker:
 
     Attributes:
         urgency: Of what the thread does before and after an inference. During it the thread is an
-            ordinary one, unless the last inference was short.
+            ordinary one: ten milliseconds ahead of the arm's loop cost that one every tenth
+            reference on two cores.
     """
 
     def __init__(self, policy: ChunkPolicy, wake: Callable[[], None]) -> None:
@@ -83,7 +81,6 @@ class InferenceWorker:
         self._wake = wake
         self._answers: deque[Answer] = deque()
         self.urgency = Urgency.NONE
-        self._was_short = False
         self._is_stopping = threading.Event()
         self._has_begun = threading.Event()
         self._worker: Worker[Question] = Worker(self._infer, self._never, "inference")
@@ -112,7 +109,7 @@ class InferenceWorker:
         actions, problem, is_passing = None, "", False
         features = np.zeros(0, np.float32)
         try:
-            with self._pace():
+            with unhurried():
                 if question.request.is_first:
                     self._policy.reset()
                 raw = self._policy.infer(question.observation, question.request.prefix)
@@ -140,19 +137,6 @@ class InferenceWorker:
             )
         )
         self._wake()
-
-    @contextmanager
-    def _pace(self) -> Iterator[None]:
-        begin_s = time.thread_time()
-        try:
-            if self._was_short and self.urgency is not Urgency.NONE:
-                hurry_thread(Urgency.MODEL)
-                yield
-            else:
-                with unhurried():
-                    yield
-        finally:
-            self._was_short = time.thread_time() - begin_s <= _SHORT_S
 
     def _never(self, error: Exception) -> None:
         raise AssertionError("inference lets no exception out") from error

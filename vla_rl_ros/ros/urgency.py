@@ -5,8 +5,7 @@ An ordinary thread that wakes up may have to wait until others have used up thei
 per hop with a scheduler clock of 250 Hz, whatever its niceness. Executors and middleware of the
 nodes that `run` is told are urgent do little and often, so they go first where the system permits
 it: as root, or with the limit ``rtprio`` that libfranka asks for as well. Elsewhere niceness has
-to do. Loading a model never runs that way, nor does an inference that keeps a core busy for long:
-it would starve the arm. What is further along goes first, or the answer to a message would wait
+to do. Models and their loading never run that way: they would starve the arm. What is further along goes first, or the answer to a message would wait
 until everybody has heard the message.
 """
 
@@ -25,8 +24,6 @@ class Urgency(enum.IntEnum):
 
     NONE = 0
     """The ordinary policy."""
-    MODEL = 5
-    """An inference of which is known that it takes little of a tick."""
     IMAGES = 10
     """From a frame to the policy; a frame takes 2 ms, and no tick waits for it."""
     TICK = 20
