@@ -28,7 +28,9 @@ test: lint type arrows ## lint, types, import arrows and all tests that need no 
 	@echo "== tests without processes, two at a time"
 	@$(BIN)/pytest -n 2 --dist loadfile -m "not hardware and not gpu" test/unit $(PYTEST_ARGS)
 	@echo "== tests that measure time, alone"
-	@$(BIN)/pytest -m "not hardware and not gpu" test/contract test/node test/graph test/cell $(PYTEST_ARGS)
+	@$(BIN)/pytest -m "not hardware and not gpu" test/contract test/node $(PYTEST_ARGS)
+	@echo "== tests of whole graphs, in a process that has had no other participants"
+	@$(BIN)/pytest -m "not hardware and not gpu" test/graph test/cell $(PYTEST_ARGS)
 
 setup: ## install what `make demo` needs
 	@scripts/setup.sh runtime
