@@ -92,8 +92,8 @@ class RunFiles:
         torch.save({"format": _FORMAT, "log_bytes": log_bytes, **values}, unfinished)
         unfinished.replace(self._snapshot)
 
-    def load(self) -> dict[str, Any] | None:
-        """Read the snapshot and cut what was logged after it; None if there is none.
+    def read(self) -> dict[str, Any] | None:
+        """Read the snapshot; None if there is none.
 
         Raises:
             ConfigError: Damaged.
@@ -102,10 +102,19 @@ class RunFiles:
             return None
         try:
             values: dict[str, Any] = torch.load(self._snapshot, weights_only=True)
-            log_bytes = int(values["log_bytes"])
+            int(values["log_bytes"])
         except Exception as error:  # torch reports damage in many ways
             raise ConfigError(f"{self._snapshot}: cannot be continued: {error}") from error
-        if self._log.exists():
+        return values
+
+    def load(self) -> dict[str, Any] | None:
+        """Read the snapshot to go on from it: what was logged after it is cut off.
+
+        Raises:
+            ConfigError: Damaged.
+        """
+        values = self.read()
+        if values is not None and self._log.exists():
             with self._log.open("r+b") as file:
-                file.truncate(log_bytes)
+                file.truncate(int(values["log_bytes"]))
         return values

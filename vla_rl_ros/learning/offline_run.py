@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.rows import RowArray, RowLayout
+from vla_rl_ros.learning.run_memory import begun_with, check_same
 from vla_rl_ros.learning.run_start import ROWS_DIRECTORY
 
 _NUM_PROBES = 2048
@@ -76,6 +77,7 @@ class OfflineTrainer:
             ReplayError: Its rows are damaged or in use.
         """
         self.settings, self._config, self._names = settings, config, obs_names
+        self._begun = begun_with(learner=config, run=settings)
         self._files = RunFiles(out)
         self.learner = ResidualLearner(
             config, layout.obs_dim, layout.action_dim, settings.seed, execution=settings.execution
@@ -200,7 +202,7 @@ class OfflineTrainer:
     def _save(self) -> None:
         self._files.save(
             {
-                "settings": json.dumps(self._values()),
+                "begun": json.dumps(self._begun),
                 "obs_version": self.replay.layout.obs_version,
                 "learner": self.learner.state_dict(),
                 "rng": json.dumps(self._rng.bit_generator.state),
@@ -210,27 +212,17 @@ class OfflineTrainer:
         )
 
     def _restore(self, values: dict[str, Any]) -> None:
-        theirs, ours = json.loads(values["settings"]), self._values()
-        different = [
-            f"{name}={theirs.get(name)!r}"
-            for name in ours
-            if name != "run.updates" and theirs.get(name) != ours[name]
-        ]
-        if different:
-            self.close()
-            raise ConfigError(
-                f"{self._files.out} was begun with {', '.join(different)}: use the same settings "
-                "or another --out"
+        try:
+            check_same(
+                self._begun,
+                json.loads(values["begun"]),
+                self._files.out,
+                may_differ=("run.updates",),
             )
+        except ConfigError:
+            self.close()
+            raise
         self.learner.load_state_dict(values["learner"])
         self._rng.bit_generator.state = json.loads(values["rng"])
         self._has_normaliser = bool(values["has_normaliser"])
         self._wall_s = float(values["wall_s"])
-
-    def _values(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"learner": self._config, "run": self.settings}
-        return {
-            f"{part}.{name}": list(value) if isinstance(value, tuple) else value
-            for part, settings in parts.items()
-            for name, value in asdict(settings).items()
-        }

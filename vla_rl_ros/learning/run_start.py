@@ -62,7 +62,7 @@ def read_start(path: Path, layout: RowLayout) -> RunStart:
     log = RowLog(path / ROWS_DIRECTORY, layout)
     try:
         rows = log.rows.copy()
-        values = RunFiles(path).load() or {}
+        values = RunFiles(path).read() or {}
     finally:
         log.close()
     return RunStart(path=path, learner=values["learner"], rows=rows)
