@@ -50,9 +50,9 @@ def observations(cell):
     }
 
 
-def play(cell, horizon: int = 200):
+def play(cell, horizon: int = 200, epoch: int = 1):
     """One long chunk with its features."""
-    cell.enter(Phase.RUNNING)
+    cell.enter(Phase.RUNNING, epoch)
     chunk = replace(cell.make_chunk(horizon=horizon), delay_ticks=0)
     features = np.array([0.25, -1.5], np.float32)
     cell.send("policy/features", encode_features(features, SEEN.tower_hash, chunk.stamp_ns))
@@ -186,7 +186,12 @@ def test_the_learner_can_let_the_base_drive_and_the_cap_bounds_what_weights_ask(
     assert np.allclose(actions(cell)[-1].residual[:3] / scale[:3], 0.05)
     assert cell.until(lambda: "cut to residual_scale" in value(cell, "weights"))
     send_until(cell, replace(made_weights(moved=0.1), driver=Driver.BASE), node, "weights_taken")
-    assert cell.until(lambda: not has_residual(cell))
+    # An episode keeps its driver.
+    num_actions = len(actions(cell))
+    assert cell.until(lambda: len(actions(cell)) > num_actions + 1)
+    assert has_residual(cell)
+    play(cell, epoch=2)
+    assert cell.until(lambda: actions(cell)[-1].epoch == 2 and not has_residual(cell))
     assert cell.until(lambda: value(cell, "driver") == "base")
     assert value(cell, "weights").startswith("resting")
 

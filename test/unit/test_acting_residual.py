@@ -86,6 +86,26 @@ def test_a_learner_that_warms_up_wanders_where_one_explores_and_anew_in_each_epi
     assert np.corrcoef(first[1:, 0], first[:-1, 0])[0, 1] > 0.7
 
 
+def test_who_drives_changes_between_episodes_and_weights_between_ticks() -> None:
+    acting = ActingResidual(SPEC)
+
+    def added() -> np.ndarray:
+        return acting.residual(SEEN, OBSERVATION, BASE, cap=1.0, rng=None)
+
+    acting.take(made_weights(moved=0.1))
+    first = added()
+    acting.take(replace(made_weights(moved=0.05), driver=Driver.BASE))
+    assert acting.driver(SEEN) is Driver.RESIDUAL
+    assert 0.0 < np.abs(added()).max() < np.abs(first).max()
+    acting.begin_episode()
+    assert not np.any(added())
+    acting.take(made_weights())
+    assert not np.any(added())
+    assert acting.driver(SEEN) is Driver.BASE
+    acting.begin_episode()
+    assert np.any(added())
+
+
 def test_weights_that_do_not_fit_leave_the_old_ones() -> None:
     acting = ActingResidual(SPEC)
     acting.take(made_weights(version=1))

@@ -156,6 +156,25 @@ def test_actor_moves_every_so_many_updates() -> None:
     assert has_moved == [False, False, True] * 2
 
 
+def test_slow_average_acts_and_is_what_a_restored_policy_learns_from() -> None:
+    config = dataclasses.replace(SMALL, acting_tau=0.25, actor_lr=1e-2)
+    learner, name = ResidualLearner(config, OBS, A, 0), "actor.weight_out"
+    learned = [learner.nets.actor.views()["weight_out"].numpy().copy()]
+    for seed in range(3):
+        learner.update(batch(seed))
+        learned.append(learner.nets.actor.views()["weight_out"].numpy().copy())
+    average = learned[0]
+    for each in learned[1:]:
+        average = average + 0.25 * (each - average)
+    np.testing.assert_allclose(learner.weights()[name], average, atol=1e-7)
+    assert not np.allclose(learned[-1], average)
+
+    other = ResidualLearner(config, OBS, A, 1)
+    other.load(learner.weights())
+    np.testing.assert_array_equal(other.weights()[name], learner.weights()[name])
+    np.testing.assert_array_equal(other.nets.actor.params, other.nets.actor.target)
+
+
 def test_critic_sees_the_executed_action_and_not_the_base() -> None:
     plain, moved_base, moved_action = (ResidualLearner(SMALL, OBS, A, seed=0) for _ in range(3))
     wanted = plain.update(batch(), critic_only=True)

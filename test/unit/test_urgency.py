@@ -83,3 +83,17 @@ def test_what_is_not_urgent_stays_as_it_is() -> None:
     policies = _policies("allowed = hurry(Urgency.NONE) and not hurry_along()")
     assert policies["allowed"] is True
     assert policies["after"] == policies["older"] == os.SCHED_OTHER
+
+
+def test_a_priority_that_someone_else_set_counts_as_the_next_lower_urgency() -> None:
+    found = _policies(
+        "from vla_rl_ros.ros.urgency import own_urgency\n"
+        "def current(priority):\n"
+        "    os.sched_getscheduler = lambda _: os.SCHED_RR\n"
+        "    os.sched_getparam = lambda _: os.sched_param(priority)\n"
+        "    return own_urgency()\n"
+        "real = os.sched_getscheduler, os.sched_getparam\n"
+        "allowed = [current(priority) for priority in (5, 25, 99)]\n"
+        "os.sched_getscheduler, os.sched_getparam = real"
+    )
+    assert found["allowed"] == [0, 20, 30]

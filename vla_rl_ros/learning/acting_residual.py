@@ -2,7 +2,8 @@
 """What the `residual_actor` node adds to the base at a tick, and why not more.
 
 Owns the weights that act. They change as a whole between two ticks; weights that do not fit what
-the actor sees rest, and so does everything while the learner says that the base is to drive.
+the actor sees rest, and so does everything in an episode in which the base is to drive. Who drives
+is asked once per episode, or an episode would tell the learner nothing of either.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ActingResidual:
         self._spec = spec
         self._actor: ResidualActor | None = None
         self._wanderer: Wanderer | None = None
+        self._role: ActorWeights | None = None
         self._is_finite = True
 
     @property
@@ -54,8 +56,8 @@ class ActingResidual:
         self._is_finite = True
 
     def begin_episode(self) -> None:
-        """Whoever wanders begins anew."""
-        self._wanderer = None
+        """Whoever wanders begins anew, and who drives is asked again."""
+        self._wanderer = self._role = None
 
     def misfit(self, seen: ActorObservationSpec) -> str:
         """Why the weights rest, in one sentence; empty while they act or there are none.
@@ -76,8 +78,8 @@ class ActingResidual:
 
     def driver(self, seen: ActorObservationSpec) -> Driver:
         """Who drives at a tick with a chunk."""
-        is_able = self.held is not None and not self.misfit(seen)
-        return self.held.driver if is_able and self.held is not None else Driver.BASE
+        role = self._role or self.held
+        return Driver.BASE if role is None or self.misfit(seen) else role.driver
 
     def residual(
         self,
@@ -98,13 +100,14 @@ class ActingResidual:
                 gripper whole or, with a cap of 0, not at all.
             rng: Source of exploration noise, None for none.
         """
-        actor, held = self._actor, self.held
-        if actor is None or held is None or cap == 0.0 or self.driver(seen) is Driver.BASE:
+        actor, role = self._actor, self._role or self.held
+        self._role = role
+        if actor is None or role is None or cap == 0.0 or self.driver(seen) is Driver.BASE:
             return np.zeros(ACTION_DIM)
         normalised = self._spec.to_normalised(base)
-        if held.wander_std > 0.0 and rng is not None:
+        if role.wander_std > 0.0 and rng is not None:
             if self._wanderer is None:
-                self._wanderer = Wanderer(held.wander_std, held.wander_ticks, actor.xi, rng)
+                self._wanderer = Wanderer(role.wander_std, role.wander_ticks, actor.xi, rng)
             residual = self._wanderer(observation, normalised).astype(np.float64)
         else:
             residual = actor.act(observation, normalised, rng=rng).astype(np.float64)

@@ -129,6 +129,7 @@ class GradientSteps:
             nets.actor.params
         )
         nets.actor.step(gradient, config.actor_lr, config.max_grad_norm)
+        nets.actor.track(config.acting_tau)
         if config.algorithm == "sac":
             wanted_entropy = config.entropy_per_dim * self.num_channels
             nets.temperature.step(

@@ -29,7 +29,7 @@ class Nets:
 
     Attributes:
         critic: Ensemble with target.
-        actor: Residual actor.
+        actor: Residual actor; its target, where it has one, is what acts.
         temperature: log alpha, shape (1,).
         grasp: Grasp critic with target; None without one.
         xi: Bound of the residual, scalar.
@@ -79,9 +79,12 @@ class Nets:
                 raise ConfigError(f"weights '{name}': {found}, expected {tuple(target.shape)}")
         for name, target in targets.items():
             target.copy_(torch.from_numpy(np.array(weights[name])))
+        if self.actor.target is not None:
+            self.actor.params.copy_(self.actor.target)
 
     def _acting_tensors(self) -> dict[str, Tensor]:
-        tensors = {f"actor.{name}": view for name, view in self.actor.views().items()}
+        actor = self.actor.views() if self.actor.target is None else self.actor.target_views()
+        tensors = {f"actor.{name}": view for name, view in actor.items()}
         if self.grasp is not None:
             tensors |= {f"grasp.{name}": view for name, view in self.grasp.views().items()}
         tensors |= {"obs_mean": self.obs_mean, "obs_scale": self.obs_scale, "setting.xi": self.xi}
@@ -133,7 +136,7 @@ def make_nets(
     log_alpha = torch.tensor([math.log(config.initial_temperature)], device=device)
     nets = Nets(
         critic=net(critic, is_end_zero=False, has_target=True),
-        actor=net(head, is_end_zero=True, has_target=False),
+        actor=net(head, is_end_zero=True, has_target=config.acting_tau < 1.0),
         temperature=FlatNet(Layout((("log_alpha", (1,)),)), log_alpha, has_target=False),
         grasp=net(grasp, is_end_zero=True, has_target=True) if config.grasp else None,
         xi=torch.tensor(config.xi, device=device),
@@ -142,4 +145,5 @@ def make_nets(
     )
     if config.algorithm == "sac":
         nets.actor.views()["bias_out"][num_channels:] = config.initial_log_std
+        nets.actor.track(1.0)
     return nets

@@ -73,6 +73,12 @@ class LearnerConfig:
         -0.5, doc="Target entropy per action dimension.", low=-10.0, high=10.0
     )
     actor_every: int = param(2, doc="Critic updates per actor update.", low=1, high=1000)
+    acting_tau: float = param(
+        1.0,
+        doc="Part of the actor that enters the acting weights at each of its steps; 1 acts with "
+        "the actor itself, less with its slow average.",
+        low=1e-5, high=1.0,
+    )  # fmt: skip
     max_grad_norm: float = param(
         0.0, doc="Largest norm of a gradient, 0 for no limit.", low=0.0, high=1e6
     )

@@ -29,6 +29,10 @@ class ManagedNode(LifecycleNode, Generic[C]):
     bring-up sets it to false and the supervisor does both in order.
     """
 
+    # Of the class: a node whose parameters are refused is destroyed half made.
+    _is_running = False
+    _is_set_up = False
+
     def __init__(
         self, name: str, config_type: type[C], overrides: dict[str, object] | None = None
     ) -> None:
@@ -48,7 +52,6 @@ class ManagedNode(LifecycleNode, Generic[C]):
         self.diag.set("lifecycle", "unconfigured")
         autostart = self._take_autostart()
         self._params = ParamStore(self, config_type, self.on_config)
-        self._is_running = False
         self._autostart_timer = self.create_timer(0.05, self._autostart) if autostart else None
 
     def _take_autostart(self) -> bool:
@@ -98,6 +101,12 @@ class ManagedNode(LifecycleNode, Generic[C]):
         if self.trigger_configure() == success:
             self.trigger_activate()
 
+    def destroy_node(self) -> None:
+        """Leave nothing behind, threads and devices included, whatever the state."""
+        self._stop("destroyed")
+        self._teardown()
+        super().destroy_node()
+
     def _guard(self, label: str, hook: Callable[[], None]) -> bool:
         try:
             hook()
@@ -126,15 +135,22 @@ class ManagedNode(LifecycleNode, Generic[C]):
         self._is_running = False
         return self._guard("stop", lambda: self.stop(reason))
 
+    def _teardown(self) -> bool:
+        if not self._is_set_up:
+            return True
+        self._is_set_up = False
+        return self._guard("teardown", self.teardown)
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `setup`."""
+        self._is_set_up = True
         # Models are loaded here, for seconds.
         with unhurried():
             is_set_up = self._guard("setup", self.setup)
         if is_set_up:
             self._show_lifecycle("inactive")
             return TransitionCallbackReturn.SUCCESS
-        self._guard("teardown", self.teardown)
+        self._teardown()
         return TransitionCallbackReturn.FAILURE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -160,17 +176,17 @@ class ManagedNode(LifecycleNode, Generic[C]):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `teardown`."""
-        is_clean = self._guard("teardown", self.teardown)
+        is_clean = self._teardown()
         return TransitionCallbackReturn.SUCCESS if is_clean else TransitionCallbackReturn.ERROR
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `stop` and `teardown`."""
         is_clean = self._stop("shutdown")
-        is_clean = self._guard("teardown", self.teardown) and is_clean
+        is_clean = self._teardown() and is_clean
         return TransitionCallbackReturn.SUCCESS if is_clean else TransitionCallbackReturn.ERROR
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run `stop` and `teardown` after a failed transition."""
         self._stop("error")
-        is_clean = self._guard("teardown", self.teardown)
+        is_clean = self._teardown()
         return TransitionCallbackReturn.SUCCESS if is_clean else TransitionCallbackReturn.FAILURE

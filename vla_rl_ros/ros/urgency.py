@@ -64,10 +64,11 @@ def hurry_along() -> bool:
 
 
 def own_urgency() -> Urgency:
-    """Urgency of the calling thread."""
+    """Urgency of the calling thread; the highest that does not exceed what someone else set."""
     if os.sched_getscheduler(0) != os.SCHED_RR:
         return Urgency.NONE
-    return Urgency(os.sched_getparam(0).sched_priority)
+    priority = os.sched_getparam(0).sched_priority
+    return max(urgency for urgency in Urgency if urgency <= priority)
 
 
 def hurry_thread(urgency: Urgency) -> None:
