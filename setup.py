@@ -22,6 +22,7 @@ PROCESSES = [
     "recorder",
     "sim_cell",
     "learner",
+    "success_classifier",
 ]
 
 CORE = [
@@ -87,7 +88,7 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").attrib["email"],
     license=MANIFEST.findtext("license"),
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "policies/checkpoints/*/*"]},
+    package_data={NAME: ["py.typed", "policies/checkpoints/*/*", "tools/*.html"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

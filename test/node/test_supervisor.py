@@ -18,15 +18,19 @@ from trajectory_msgs.msg import JointTrajectory
 from visualization_msgs.msg import MarkerArray
 
 from vla_rl_ros.core.config import param
-from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
+from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase, ResetKind
 from vla_rl_ros.core.errors import ConfigError, DeviceError
+from vla_rl_ros.core.human_ledger import DriveCount, HumanTime
+from vla_rl_ros.core.intervention import ExecutedAction, Source
 from vla_rl_ros.core.types import ActionChunk
 from vla_rl_ros.hardware.target_follower import TARGETS_ARRIVE
+from vla_rl_ros.ros.action_codecs import encode_executed
 from vla_rl_ros.ros.channels import encode_channels
 from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
+from vla_rl_ros.ros.human_time import decode_human_time
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.nodes.supervisor import SupervisorNode
-from vla_rl_ros.ros.qos import EVENT, LATCHED
+from vla_rl_ros.ros.qos import EVENT, LATCHED, PUBLISHER_QOS
 from vla_rl_ros.ros.testing import spin_until
 
 pytestmark = pytest.mark.ros
@@ -49,7 +53,7 @@ class StandIn(ManagedNode[Config]):
     def __init__(self, name: str, cell: Cell) -> None:
         super().__init__(name, Config, {"autostart": False})
         self.cell = cell
-        for service in ("home", "recover", "prepare", "reset"):
+        for service in ("home", "recover", "prepare", "reset", "check"):
             self.create_service(Trigger, f"~/{service}", self.answer(service))
 
     def answer(self, service: str):
@@ -58,7 +62,8 @@ class StandIn(ManagedNode[Config]):
             refusal = self.cell.refusals.get(service, "")
             response.success = not refusal
             start = {"start_offset_m": OFFSET_M, "gripper_width_m": 0.0}
-            response.message = refusal or json.dumps(start)
+            answer = {"problem": self.cell.problem} if service == "check" else start
+            response.message = refusal or json.dumps(answer)
             if service == "recover" and not refusal:
                 self.cell.mode = "idle"
             return response
@@ -82,6 +87,7 @@ class Cell:
         self.calls: list[str] = []
         self.refusals: dict[str, str] = {}
         self.broken: set[str] = set()
+        self.problem = ""
         self.mode = "idle"
         self.has_policy = True
         self.is_done = False
@@ -93,6 +99,11 @@ class Cell:
         self.user.create_subscription(MarkerArray, "viz/markers", self.markers.append, EVENT)
         self.chunks = self.user.create_publisher(JointTrajectory, "policy/chunk", EVENT)
         self.success = self.user.create_publisher(JointState, "sim/success", EVENT)
+        self.ledger: list[HumanTime] = []
+        self.user.create_subscription(JointState, "human/ledger", self.note_ledger, LATCHED)
+        self.executed = self.user.create_publisher(
+            JointState, "action/executed", PUBLISHER_QOS["DURABLE"]
+        )
         self.controller = self.user.create_publisher(JointState, "arm/controller_state", EVENT)
         self.user.create_timer(0.05, self.play)
         values = {"managed_nodes": list(NAMES), "bringup_timeout_s": 10.0, **overrides}
@@ -104,6 +115,14 @@ class Cell:
 
     def note(self, message: DiagnosticArray) -> None:
         self.states.append(decode_episode(message))
+
+    def note_ledger(self, message: JointState) -> None:
+        self.ledger.append(decode_human_time(message))
+
+    def text(self, name: str) -> str:
+        """What a marker says."""
+        texts = [m.text for m in self.markers[-1].markers if m.ns == name] if self.markers else []
+        return texts[0] if texts else ""
 
     def play(self) -> None:
         """What the rest of the graph would publish."""
@@ -164,7 +183,8 @@ def test_an_episode_resets_the_cell_waits_for_a_chunk_and_ends_with_success(exec
     assert cell.ask("start_episode") == (True, "peg with seed 7")
     running = cell.until_phase(Phase.RUNNING)
     assert (running.task, running.seed, running.instruction) == ("peg", 7, "insert the peg")
-    assert cell.calls[-3:] == ["sim_cell/prepare", "impedance_controller/home", "sim_cell/reset"]
+    arranged = ["sim_cell/prepare", "impedance_controller/home", "sim_cell/reset"]
+    assert cell.calls[-4:] == [*arranged, "sim_cell/check"]
     controller, scene = cell.nodes["impedance_controller"].config, cell.nodes["sim_cell"].config
     assert controller.home_offset_m == tuple(OFFSET_M)
     assert controller.home_gripper_width_m == 0.0
@@ -297,7 +317,7 @@ def test_the_state_is_latched_and_repeated_and_markers_follow(executor) -> None:
     stamps = [m.header.stamp.sec + 1e-9 * m.header.stamp.nanosec for m in late]
     assert max(np.diff(stamps[1:])) < 0.45
     cell.until(lambda: len(cell.markers) >= 2)
-    assert {marker.ns for marker in cell.markers[-1].markers} == {"episode"}
+    assert {marker.ns for marker in cell.markers[-1].markers} >= {"episode", "human"}
 
 
 def test_a_stopping_supervisor_ends_the_open_episode(executor) -> None:
@@ -328,3 +348,95 @@ def test_a_new_instruction_reaches_the_running_episode(executor) -> None:
     assert cell.states[-1].epoch == before.epoch
     cell.supervisor.set_parameters([Parameter("instruction", value="")])
     cell.until(lambda: cell.states[-1].instruction == before.instruction)
+
+
+def test_a_pair_takes_turns_without_moving_the_arm_or_the_scene(executor) -> None:
+    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
+    cell.until_phase(Phase.IDLE)
+    begun = []
+    for _ in range(3):
+        cell.calls.clear()
+        assert cell.ask("start_episode")[0]
+        state = cell.until_phase(Phase.RUNNING)
+        begun.append((state.task, state.reset, state.instruction))
+        moved = {call for call in cell.calls if call.split("/")[-1] in ("home", "reset")}
+        assert bool(moved) == (len(begun) == 1)
+        cell.is_done = True
+        cell.until_phase(Phase.ENDED)
+        cell.is_done = False
+        cell.until_phase(Phase.IDLE)
+    assert begun == [
+        ("peg", ResetKind.SCRIPTED, "insert the peg"),
+        ("peg_out", ResetKind.NONE, "pull the peg out"),
+        ("peg", ResetKind.NONE, "insert the peg"),
+    ]
+    assert cell.calls.count("impedance_controller/recover") == 1
+
+
+def test_a_false_start_is_refused_and_the_cell_goes_on(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.problem = "the cube does not lie on the table"
+    cell.ask("start_episode")
+    state = cell.until_phase(Phase.ENDED)
+    assert state.outcome is Outcome.ABORTED
+    assert state.reason == "false start refused: the cube does not lie on the table"
+    cell.until_phase(Phase.IDLE)
+    cell.problem = ""
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+
+
+def test_a_person_is_asked_and_the_time_until_the_answer_is_counted(executor) -> None:
+    cell = Cell(executor, reset="human")
+    cell.until_phase(Phase.IDLE)
+    assert not cell.ask("reset_done")[0]
+    cell.ask("start_episode")
+    cell.until(lambda: cell.states[-1].is_waiting)
+    assert "reset the scene for lift" in cell.states[-1].reason
+    cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].waiting_s > 0.4)
+    assert cell.ask("reset_done")[0]
+    assert cell.until_phase(Phase.RUNNING).reset is ResetKind.HUMAN
+    cell.until(lambda: cell.ledger[-1].waiting_s == 0.0)
+    assert cell.ledger[-1].num_resets == 1
+    assert 0.4 < cell.ledger[-1].resetting_s < 10.0
+
+
+def test_ticks_are_counted_published_and_drawn(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    epoch = cell.until_phase(Phase.RUNNING).epoch
+    now_ns = cell.user.get_clock().now().nanoseconds
+    driven = [Source.VLA, Source.HUMAN, Source.HUMAN, Source.HOLD, Source.HUMAN]
+    cell.until(lambda: cell.executed.get_subscription_count() > 0)
+    for index, source in enumerate(driven):
+        for _ in range(2):
+            cell.executed.publish(
+                encode_executed(
+                    ExecutedAction(
+                        stamp_ns=now_ns + index * 100_000_000,
+                        epoch=epoch,
+                        source=source,
+                        executed=np.zeros(7),
+                        base=np.zeros(7),
+                        residual=np.zeros(7),
+                        chunk_id=1,
+                        chunk_step=index,
+                    )
+                )
+            )
+    cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].episode.ticks == len(driven))
+    time = cell.ledger[-1]
+    assert time.session == DriveCount(ticks=5, human_ticks=3, interventions=2)
+    assert time.intervening_s == pytest.approx(0.3)
+    cell.until(lambda: "2 interventions, 60 %" in cell.text("human"))
+
+
+def test_labelling_is_counted_while_somebody_says_so(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    assert cell.ask("labelling", SetBool, data=True)[0]
+    cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].labelling_s > 0.2)
+    assert cell.ask("labelling", SetBool, data=False)[0]
+    cell.until(lambda: cell.ledger[-1] == cell.ledger[-2])

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
-from vla_rl_ros.core.intervention import Anchor, ExecutedAction, Gate, GateSettings, PolicyAction
+from vla_rl_ros.core.gate import Gate
+from vla_rl_ros.core.intervention import Anchor, ExecutedAction, GateSettings, PolicyAction
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import Pose

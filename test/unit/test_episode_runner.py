@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 import pytest
 
-from vla_rl_ros.core.episode import EpisodeOrderError, EpisodeState, Outcome, Phase, TaskConfig
-from vla_rl_ros.ros.episode_ports import EpisodeOrder, Ports, Timing
+from vla_rl_ros.core.episode import (
+    EpisodeOrderError,
+    EpisodeState,
+    Outcome,
+    Phase,
+    ResetKind,
+    TaskConfig,
+)
+from vla_rl_ros.core.reset_plan import Start
+from vla_rl_ros.ros.episode_ports import AskHuman, EpisodeOrder, Ports, Prepared, Timing
 from vla_rl_ros.ros.episode_runner import EpisodeRunner
 from vla_rl_ros.ros.steps import StepError, Steps
 
@@ -41,12 +49,15 @@ class Cell:
     bringup_error: str = ""
     reset_error: str = ""
     recovers: bool = True
+    asks: str = ""
+    other: str = ""
+    prompts: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ports = Ports(
             bring_up=lambda: self.step(self.bringup_error),
             bring_down=lambda: self.step(""),
-            reset=lambda order: self.step(self.reset_error),
+            reset=self.reset,
             recover_arm=self.recover,
             next_order=self.next_order,
             asked_order=self.order,
@@ -57,6 +68,7 @@ class Cell:
             arm_fault=lambda: self.fault,
             lost=lambda: self.lost,
             stopped=lambda: self.stopped,
+            prompted=self.prompts.append,
             publish=self.publish,
             say=self.said.append,
             clock=self.clock,
@@ -66,7 +78,13 @@ class Cell:
 
     def order(self) -> EpisodeOrder:
         config = TaskConfig(instruction="lift the red cube", time_limit_s=2.0)
-        return EpisodeOrder(task="lift", config=config, instruction=config.instruction, seed=7)
+        return EpisodeOrder(
+            task="lift",
+            config=config,
+            instruction=config.instruction,
+            seed=7,
+            start=Start(task="lift", reset=ResetKind.SCRIPTED),
+        )
 
     def next_order(self) -> EpisodeOrder | None:
         self.autorun -= 1
@@ -76,6 +94,14 @@ class Cell:
         yield
         if error:
             raise StepError(error)
+
+    def reset(self, order: EpisodeOrder, ask: AskHuman) -> Steps[Prepared]:
+        yield from self.step(self.reset_error)
+        if self.asks:
+            yield from ask(self.asks)
+        if self.other:
+            order = replace(order, task=self.other, instruction="undo it")
+        return Prepared(order=order, reset=order.start.reset)
 
     def recover(self) -> Steps[str]:
         yield
@@ -241,3 +267,45 @@ def test_nodes_can_be_brought_down_and_up_again() -> None:
     assert cell.runner.state.phase is Phase.BRINGUP
     cell.runner.ask_recover(lambda ok, text: None)
     cell.until_phase(Phase.IDLE)
+
+
+def test_a_prompt_waits_for_the_operator_and_is_told_and_closed() -> None:
+    cell = Cell(autorun=1, asks="put the cube back")
+    cell.until(lambda: cell.prompts == [True])
+    for _ in range(200):
+        cell.runner.tick()
+    state = cell.runner.state
+    assert (state.phase, state.is_waiting) == (Phase.RESETTING, True)
+    assert cell.states[-1].reason == "put the cube back"
+    with pytest.raises(EpisodeOrderError, match="no episode runs"):
+        cell.runner.ask_end(is_success=True)
+    cell.runner.ask_reset_done()
+    cell.until_phase(Phase.RUNNING)
+    assert cell.prompts == [True, False]
+    assert not cell.runner.state.is_waiting
+    assert cell.runner.state.reset is ResetKind.SCRIPTED
+    with pytest.raises(EpisodeOrderError, match="nobody was asked"):
+        cell.runner.ask_reset_done()
+
+
+def test_a_prompt_can_be_given_up_and_a_fault_closes_it() -> None:
+    cell = Cell(autorun=2, asks="put the cube back")
+    cell.until(lambda: cell.prompts == [True])
+    cell.runner.ask_end(is_success=False)
+    cell.until_phase(Phase.ENDED)
+    assert cell.runner.state.outcome is Outcome.ABORTED
+    assert cell.runner.state.reason == "the operator gave up the reset"
+    cell.until(lambda: cell.prompts == [True, False, True])
+    cell.fault = "arm: reflex"
+    cell.until_phase(Phase.FAULT)
+    assert cell.prompts == [True, False, True, False]
+    assert not cell.states[-1].is_waiting
+
+
+def test_the_scene_may_allow_another_task_than_the_one_ordered() -> None:
+    cell = Cell(autorun=1, other="drop")
+    cell.until_phase(Phase.READY)
+    state = cell.runner.state
+    assert (state.task, state.instruction) == ("drop", "undo it")
+    assert state.episode_id == "20260102T000000Z_drop_0000"
+    assert state.epoch == 1

@@ -10,9 +10,9 @@ import pytest
 from unit import gym_samples
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.reward import make_reward
 from vla_rl_ros.learning.gym_door import Door, DoorSettings
 from vla_rl_ros.learning.gym_episodes import Recorder, evaluate, paired_difference, play, summary
-from vla_rl_ros.learning.gym_rewards import task_reward, with_grasp_penalty
 from vla_rl_ros.learning.gym_starts import MetaWorldStarts, find_layer
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import PRESETS
@@ -85,7 +85,7 @@ def test_rows_hold_executed_and_base_action_and_the_last_observation():
     rows = []
     push = np.array([0.25, 0.0], np.float32)
     play(door, lambda obs, base: push, 1, held_out=False, base_ticks=1,
-         recorder=Recorder(rows.append, 7, task_reward))  # fmt: skip
+         recorder=Recorder(rows.append, 7, make_reward()))  # fmt: skip
     assert [(row.tick, row.is_truncated, row.is_end) for row in rows] == [
         (1, False, False), (2, True, False), (3, False, True),
     ]  # fmt: skip  # the probing tick is not stored
@@ -103,7 +103,7 @@ def test_rows_hold_executed_and_base_action_and_the_last_observation():
 def test_success_ends_the_episode_with_reward_one():
     door = Door(settings(base="unit.gym_samples:good_base"))
     rows = []
-    episode = play(door, None, 1, held_out=True, recorder=Recorder(rows.append, 0, task_reward))
+    episode = play(door, None, 1, held_out=True, recorder=Recorder(rows.append, 0, make_reward()))
     assert (episode.is_success, episode.total) == (True, 1.0)
     assert rows[-2].is_terminated
     assert rows[-2].rewards == (1.0,)
@@ -185,13 +185,6 @@ def test_a_summary_has_the_wilson_interval():
     assert numbers["episodes"] == 10
     assert 0.0 <= numbers["wilson_low"] <= numbers["success"] <= numbers["wilson_high"] <= 1.0
     door.close()
-
-
-def test_a_toggle_of_the_gripper_is_penalised_once():
-    terms = with_grasp_penalty(-0.02)
-    orders = [0.9, 0.8, 0.1, -0.9, -0.2, 0.0, -0.7, 1.0]
-    found = [terms(0.0, np.array([0.0, order], np.float32))[1] for order in orders]
-    assert found == [0.0, 0.0, 0.0, -0.02, 0.0, 0.0, 0.0, -0.02]
 
 
 class FakeTask:

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.gate import Gate
 from vla_rl_ros.core.geometry import offset_pose
 from vla_rl_ros.core.gripper import GripperLatch
 from vla_rl_ros.core.intervention import (
     NO_STEP,
     Anchor,
-    Gate,
     GateSettings,
     PolicyAction,
     Source,

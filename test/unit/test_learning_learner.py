@@ -275,6 +275,33 @@ def test_exploration_never_leaves_the_bound(xi: float, seed: int) -> None:
         assert np.all(np.abs(residual) <= np.float32(xi))
 
 
+@pytest.mark.parametrize("config", [SMALL, SAC])
+def test_parts_of_the_bound_hold_channels_back(config: LearnerConfig) -> None:
+    parts = (1.0, 0.5, *(0.0,) * (A - 2))
+    config = dataclasses.replace(config, xi=0.4, xi_parts=parts, actor_lr=0.1)
+    learner = ResidualLearner(config, OBS, A, seed=0)
+    for i in range(20):
+        learner.update(batch(i))
+    actor = ResidualActor(learner.weights())
+    np.testing.assert_allclose(actor.bound, 0.4 * np.array(parts), rtol=1e-6)
+    np.testing.assert_allclose(learner.bound, actor.bound)
+    obs, base, rng = batch()["obs"], batch()["base"], np.random.default_rng(0)
+    moved = np.array([actor.act(o, b, rng=rng) for o, b in zip(obs, base, strict=True)])
+    assert np.all(np.abs(moved) <= actor.bound)
+    assert np.any(np.abs(moved[:, 0]) > 0.5 * 0.4)
+    # Weights of before there were parts use all of the bound, in every channel.
+    old = learner.weights()
+    del old["xi_parts"]
+    learner.load(old)
+    assert np.all(learner.bound == np.float32(0.4))
+    assert np.all(ResidualActor(old).bound == np.float32(0.4))
+
+
+def test_parts_of_the_bound_are_one_per_channel() -> None:
+    with pytest.raises(ConfigError, match="xi_parts has 2 values"):
+        ResidualLearner(dataclasses.replace(SMALL, xi_parts=(1.0, 1.0)), OBS, A, seed=0)
+
+
 def test_normaliser_scales_once_and_spares_still_channels() -> None:
     learner = ResidualLearner(SMALL, OBS, A, seed=0)
     obs = batch()["obs"].astype(np.float64) * 10.0

@@ -77,6 +77,7 @@ def test_the_marker_namespaces_are_those_that_are_published() -> None:
     import numpy as np
 
     from vla_rl_ros.core.episode import EpisodeState
+    from vla_rl_ros.core.human_ledger import DriveCount, HumanTime
     from vla_rl_ros.core.types import Pose
     from vla_rl_ros.ros.markers import View, cell_markers
 
@@ -90,6 +91,8 @@ def test_the_marker_namespaces_are_those_that_are_published() -> None:
         measured=pose,
         target=pose,
         driver="human",
+        success=0.8,
+        human=HumanTime(rolling=DriveCount(ticks=50, human_ticks=5, interventions=2)),
     )
     markers = {marker.ns: marker for marker in cell_markers(full, 7).markers}
     assert set(markers) == set(displays("MarkerArray")[0]["Namespaces"])

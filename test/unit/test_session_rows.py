@@ -24,7 +24,7 @@ from unit.session_samples import (
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction
 from vla_rl_ros.core.intervention import Source as Driver
-from vla_rl_ros.learning.gym_rewards import with_grasp_penalty
+from vla_rl_ros.core.reward import make_reward
 from vla_rl_ros.learning.rows import DEMO, END, TERMINATED, TRUNCATED, Source
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.learning.transitions import rows_to_transitions
@@ -215,10 +215,12 @@ def test_too_short_to_learn_from(num_ticks: int) -> None:
 
 
 def test_the_grasp_critic_gets_its_penalty() -> None:
-    rows = SessionRows(SPEC, reward_terms=lambda: with_grasp_penalty(-0.1))
+    rows = SessionRows(SPEC, make_reward=lambda: make_reward(grasp_penalty=-0.1))
     session = played(40, Outcome.SUCCESS)
     [episode] = feed(rows, session.in_order())
-    layout = session_layout(LAYOUT.obs_dim, LAYOUT.obs_version, has_grasp_penalty=True)
+    layout = session_layout(
+        LAYOUT.obs_dim, LAYOUT.obs_version, reward=make_reward(grasp_penalty=-0.1)
+    )
     array = layout.pack(episode.rows)
     penalties = array["rewards"][:, 1]
     assert (penalties < 0.0).any()

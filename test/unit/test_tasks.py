@@ -58,7 +58,7 @@ def positions(layout: Layout) -> np.ndarray:
 
 
 def test_every_task_has_an_instruction_and_is_found_by_name() -> None:
-    assert {task.value for task in Task} == {"lift", "peg", "button"}
+    assert {task.value for task in Task} == {"lift", "peg", "button", "peg_out"}
     assert all(tasks.task_by_name(task.value) is task for task in Task)
     assert all(spec.instruction and spec.time_limit_s > 0.0 for spec in tasks.TASKS.values())
     with pytest.raises(ConfigError, match=r"'drawer'.*lift, peg, button"):

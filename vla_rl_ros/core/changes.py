@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from vla_rl_ros.core.config import field_hints
 from vla_rl_ros.core.errors import ConfigError
@@ -55,6 +55,7 @@ def _value(change: str, text: str, kind: Any) -> Any:  # noqa: ANN401 - any type
             return {"true": True, "false": False}[text.lower()]
         if kind in (int, float, str):
             return kind(text)
-        return tuple(int(part) for part in text.split(",") if part)
+        element = get_args(kind)[0]
+        return tuple(element(part) for part in text.split(",") if part)
     except (KeyError, ValueError) as error:
         raise ConfigError(f"{change}: '{text}' is no {kind}") from error

@@ -44,6 +44,17 @@ class Outcome(enum.Enum):
     ABORTED = "aborted"
 
 
+class ResetKind(enum.Enum):
+    """Who put the scene into the start of an episode."""
+
+    NONE = "none"
+    """Nobody: it began where the last one ended."""
+    SCRIPTED = "scripted"
+    """The arm went home; a simulated scene was drawn anew."""
+    HUMAN = "human"
+    """A person."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeState:
     """What `episode/state` carries.
@@ -55,8 +66,10 @@ class EpisodeState:
         task: Task name.
         instruction: What the policy is told.
         seed: Seed of this episode's reset.
+        reset: Who reset the scene for it; None until that is done.
         outcome: Set in ENDED and FAULT.
         reason: One sentence for the operator.
+        is_waiting: Whether a person is asked for something; the reason says what.
     """
 
     phase: Phase = Phase.BRINGUP
@@ -65,8 +78,10 @@ class EpisodeState:
     task: str = ""
     instruction: str = ""
     seed: int = 0
+    reset: ResetKind | None = None
     outcome: Outcome | None = None
     reason: str = ""
+    is_waiting: bool = False
 
 
 class EpisodeOrderError(VlaRlError):
@@ -119,7 +134,32 @@ class EpisodeMachine:
             raise EpisodeOrderError("an ended episode needs an outcome")
         if phase is Phase.FAULT and self.is_open:
             outcome = Outcome.FAULT
-        self.state = replace(self.state, phase=phase, reason=reason, outcome=outcome)
+        self.state = replace(
+            self.state, phase=phase, reason=reason, outcome=outcome, is_waiting=False
+        )
+
+    def explain(self, reason: str, *, is_waiting: bool) -> None:
+        """Say what happens within the phase.
+
+        Args:
+            reason: Sentence for the operator.
+            is_waiting: Whether it asks a person for something.
+        """
+        self.state = replace(self.state, reason=reason, is_waiting=is_waiting)
+
+    def note_reset(self, reset: ResetKind) -> None:
+        """Remember who reset the scene for the open episode."""
+        self.state = replace(self.state, reset=reset)
+
+    def retask(self, *, episode_id: str, task: str, instruction: str) -> None:
+        """Do another task in the episode that is being prepared.
+
+        Raises:
+            EpisodeOrderError: It is not being prepared any more.
+        """
+        if self.state.phase is not Phase.RESETTING:
+            raise EpisodeOrderError(f"the task is settled in phase {self.state.phase.value}")
+        self.state = replace(self.state, episode_id=episode_id, task=task, instruction=instruction)
 
     def tell(self, instruction: str) -> bool:
         """Change what the policy is told in the open episode; returns whether that is a change."""
@@ -142,6 +182,7 @@ class EpisodeMachine:
             task=task,
             instruction=instruction,
             seed=seed,
+            reset=None,
         )
 
 
@@ -162,6 +203,9 @@ class TaskConfig:
         unit="m",
         low=0.0,
         high=0.1,
+    )
+    undone_by: str = param(
+        "", doc="Task that leads from the end of this one back to its start; empty for none."
     )
 
     def __post_init__(self) -> None:

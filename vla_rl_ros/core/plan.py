@@ -29,11 +29,12 @@ _HISTORY_TICKS = 512
 class ChunkPlan:
     """What is played, of the present epoch."""
 
-    def __init__(self, period_ns: int) -> None:
+    def __init__(self, period_ns: int, *, is_shadow: bool = False) -> None:
         """Start empty in epoch 0.
 
         Args:
             period_ns: Control period; chunks of another period are refused.
+            is_shadow: Whether the plan goes on while a human drives, to be compared with him.
 
         Raises:
             ConfigError: If the period is not positive.
@@ -41,6 +42,7 @@ class ChunkPlan:
         if period_ns <= 0:
             raise ConfigError(f"period_ns={period_ns} must be positive")
         self._period_ns = period_ns
+        self._is_shadow = is_shadow
         self.reset(0)
 
     @property
@@ -125,12 +127,12 @@ class ChunkPlan:
         """
         if row.epoch != self._epoch:
             return None
-        if row.source is Source.HUMAN:
+        if row.source is Source.HUMAN and not self._is_shadow:
             had_plan = bool(self._placed or self._waiting)
             self._placed, self._waiting, self._replaced = [], None, None
             self._human_ns = row.stamp_ns
             return Verdict.BEFORE_TAKEOVER if had_plan else None
-        if row.chunk_step != NO_STEP:
+        if row.chunk_step != NO_STEP or row.source is Source.HUMAN:
             return None
         if row.stamp_ns in self._played:
             self._played[row.stamp_ns] = None

@@ -65,6 +65,8 @@ class ChunkRequests:
         settings: AsyncSettings,
         traits: PolicyTraits,
         delay: DelayEstimator | None = None,
+        *,
+        is_shadow: bool = False,
     ) -> None:
         """Start in epoch 0 with nothing requested.
 
@@ -72,11 +74,14 @@ class ChunkRequests:
             settings: How chunks are executed; checked by the caller.
             traits: The policy.
             delay: Delay estimate to use.
+            is_shadow: Whether to go on asking while a human drives, to compare him with the
+                policy.
         """
         self.settings = settings
         self.delay = delay or DelayEstimator(expected=settings.budget_ticks)
         self.num_late = self.late_in_a_row = self.num_conditioned = self.num_hits = 0
         self._traits = traits
+        self._is_shadow = is_shadow
         self._period_ns = settings.period_ns
         self._mirror = PlanMirror(settings)
         self._num_sent = 0
@@ -112,7 +117,7 @@ class ChunkRequests:
             Whether to request a chunk observed at this tick.
         """
         self.last_row = row
-        if row.source is Source.HUMAN:
+        if row.source is Source.HUMAN and not self._is_shadow:
             # Nothing that was planned before comes true any more, and nothing is committed.
             self._human_ns = row.stamp_ns
             self._mirror.drop()

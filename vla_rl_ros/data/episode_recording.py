@@ -97,6 +97,7 @@ class EpisodeRecording:
         self._heard_s = 0.0
         self._latched: dict[int, RawMessage] = {}
         self._parameters: dict[str, Mapping[str, str]] = {}
+        self._human: tuple[int, Mapping[str, str]] = (0, {})
         self.num_written = self.num_missed = self.num_bags = 0
         self.error = ""
 
@@ -155,6 +156,15 @@ class EpisodeRecording:
         elif episode_id != self._finished_id:
             self._parameters = {episode_id: values}
 
+    def keep_human(self, epoch: int, values: Mapping[str, str]) -> None:
+        """Take what people gave until now; written when the bag of that episode is closed.
+
+        Args:
+            epoch: Of the newest episode in it.
+            values: As texts.
+        """
+        self._human = epoch, values
+
     def tick(self, now_s: float) -> None:
         """Flush, and close the bag when its time has come; to be called every 0.1 s or so."""
         if self._writer is None:
@@ -183,6 +193,8 @@ class EpisodeRecording:
         record["recording_error"] = error
         try:
             writer.add_metadata("episode", record)
+            if self._human[0] == state.epoch:
+                writer.add_metadata("human", self._human[1])
             writer.finish()
         except BagError as failure:
             writer.abort()
@@ -245,6 +257,7 @@ def _episode_record(state: EpisodeState) -> dict[str, str]:
         "instruction": state.instruction,
         "seed": str(state.seed),
         "epoch": str(state.epoch),
+        "reset": state.reset.value if state.reset else "",
         "outcome": state.outcome.value if state.outcome else "",
         "reason": state.reason,
     }

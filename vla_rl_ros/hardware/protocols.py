@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the runtime asks of an arm, a gripper and a camera; fakes and vendor SDKs answer."""
+"""What the runtime asks of arm, gripper, camera and hand device; fakes and vendor SDKs answer."""
 
 from __future__ import annotations
 
@@ -164,3 +164,40 @@ class Camera(Protocol):
 
         Raises DeviceError when the device is gone for good.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SixDofReport:
+    """What a hand device says of itself.
+
+    Attributes:
+        axes: x y z rx ry rz in [-1, 1], shape (6,), in the operator's frame: x away from him, y
+            to his left, z up, rotations right-handed (REP-103).
+        pressed: Names of the buttons that are down.
+    """
+
+    axes: FloatArray
+    pressed: frozenset[str] = frozenset()
+
+
+class SixDofDevice(Protocol):
+    """A device with six axes and buttons in an operator's hand, used from one thread."""
+
+    def open(self) -> None:
+        """Connect. Raises DeviceError with the fix when there is no device."""
+
+    def close(self) -> None:
+        """Disconnect; idempotent."""
+
+    @property
+    def name(self) -> str:
+        """What it calls itself; empty before `open`."""
+
+    def read(self, timeout_s: float) -> SixDofReport | None:
+        """Wait for the next report; None when none came in time.
+
+        Raises DeviceError when the device is gone.
+        """
+
+    def forget(self) -> None:
+        """The link was lost for a while: whatever was pushed or pressed is not any more."""

@@ -20,7 +20,8 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 AnyFloatArray: TypeAlias = npt.NDArray[np.floating]
 Weights: TypeAlias = dict[str, Float32Array]
 """Arrays by name: ``actor.*`` and ``grasp.*`` (views of their layouts), ``obs_mean``,
-``obs_scale``, and scalars ``setting.*``; all float32, so any tensor file format holds them."""
+``obs_scale``, ``xi_parts`` (older ones lack it), and scalars ``setting.*``; all float32, so any
+tensor file format holds them."""
 
 GRASP_TOLERANCE = 0.25
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
@@ -55,6 +56,7 @@ class ResidualActor:
         action_dim: Channels of an action, A.
         obs_dim: Width of an observation, O.
         xi: Bound of the residual.
+        bound: Of every channel, the gripper's included, shape (A,), float32.
     """
 
     def __init__(self, weights: Mapping[str, Float32Array]) -> None:
@@ -86,6 +88,11 @@ class ResidualActor:
         self.obs_dim = len(self._mean)
         self.action_dim = len(self._actor[0][0]) - self.obs_dim
         num_outputs = len(self._actor[-1][1]) // (2 if self._is_sac else 1)
+        parts = np.array(weights.get("xi_parts", np.ones(num_outputs)), dtype=np.float32)
+        if parts.shape != (num_outputs,):
+            raise ValueError(f"{parts.shape} of xi_parts for {num_outputs} outputs")
+        self.bound: Float32Array = np.full(self.action_dim, self.xi, dtype=np.float32)
+        self.bound[:num_outputs] *= parts
         if self._scale.shape != self._mean.shape:
             raise ValueError("obs_mean and obs_scale differ in length")
         if num_outputs != self.action_dim - (self._grasp is not None):
@@ -111,7 +118,7 @@ class ResidualActor:
             rng: Source of exploration noise; None for the deterministic policy.
 
         Returns:
-            Within +-xi in continuous channels; `execute` makes the action of it.
+            Within +-bound in continuous channels; `execute` makes the action of it.
         """
         base32 = np.asarray(base, dtype=np.float32)
         seen_base = np.zeros_like(base32) if self._is_from_scratch else base32
@@ -133,7 +140,7 @@ class ResidualActor:
         for weight, bias in self._actor[:-1]:
             hidden = np.maximum(hidden @ weight + bias, 0.0)
         head = hidden @ self._actor[-1][0] + self._actor[-1][1]
-        xi = np.float32(self.xi)
+        xi = self.bound[: self.action_dim - self.has_grasp]
         if self._is_sac:
             mean, log_std = np.split(head, 2)
             if rng is not None:

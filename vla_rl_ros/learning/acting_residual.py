@@ -107,7 +107,7 @@ class ActingResidual:
         normalised = self._spec.to_normalised(base)
         if role.wander_std > 0.0 and rng is not None:
             if self._wanderer is None:
-                self._wanderer = Wanderer(role.wander_std, role.wander_ticks, actor.xi, rng)
+                self._wanderer = Wanderer(role.wander_std, role.wander_ticks, actor.bound, rng)
             residual = self._wanderer(observation, normalised).astype(np.float64)
         else:
             residual = actor.act(observation, normalised, rng=rng).astype(np.float64)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.reward import GRASP_TERM
 
 BatchArray: TypeAlias = npt.NDArray[np.float32] | Tensor
 Batch: TypeAlias = Mapping[str, BatchArray]
@@ -37,7 +38,7 @@ grasp_penalty (B,)   only for a learner with a grasp critic: n-step sum, discoun
 VECTOR_KEYS = ("obs", "base", "action", "next_obs", "next_base")
 SCALAR_KEYS = ("reward", "discount", "mc_return", "is_demo")
 BATCH_KEYS = (*VECTOR_KEYS, *SCALAR_KEYS)
-GRASP_KEY = "grasp_penalty"
+GRASP_KEY = GRASP_TERM
 
 
 def batch_shapes(obs_dim: int, action_dim: int) -> dict[str, tuple[int, ...]]:

@@ -12,10 +12,10 @@ import numpy as np
 from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction
 from vla_rl_ros.core.intervention import Source as Driver
+from vla_rl_ros.core.reward import DONE, PAID, Reward
 from vla_rl_ros.core.spec import GRIPPER_INDEX, ActionSpec
 from vla_rl_ros.core.ticks import nearest_index
 from vla_rl_ros.core.types import FloatArray
-from vla_rl_ros.learning.gym_rewards import RewardTerms
 from vla_rl_ros.learning.rows import Float32Array, Row, Source
 
 _NS_PER_S = 1_000_000_000
@@ -47,7 +47,7 @@ def assemble(
     observations: Mapping[int, Float32Array],
     *,
     spec: ActionSpec,
-    terms: RewardTerms,
+    reward: Reward,
     seed: int,
     is_success: bool,
 ) -> Assembled:
@@ -61,7 +61,7 @@ def assemble(
         actions: What was executed, by stamp.
         observations: By stamp, shape (O,).
         spec: Range of actions, and the control period.
-        terms: Reward terms, new for this episode.
+        reward: Judges the ticks, new for this episode.
         seed: Of the episode.
         is_success: Whether the task was done.
     """
@@ -72,6 +72,8 @@ def assemble(
     actions = [a for a in actions if a.stamp_ns >= seen[0] or a.source is not Driver.HOLD]
     ticks, num_lost, num_clock_steps = _ticks(seen, round(spec.control_period_s * _NS_PER_S))
     gripper = float(actions[0].executed[GRIPPER_INDEX])
+    # What nobody saw any more is taken to look like the last that was seen.
+    following = dict(zip(seen, [*seen[1:], seen[-1]], strict=True))
     rows: list[Row] = []
     for action in actions:
         base = _base(action, gripper)
@@ -80,13 +82,15 @@ def assemble(
             num_lost += not seen[0] <= action.stamp_ns <= seen[-1]
             continue
         is_done = is_success and action.stamp_ns == seen[-1]
-        executed = _normalised(action.executed, spec)
+        executed, obs = _normalised(action.executed, spec), observations[action.stamp_ns]
+        next_obs = observations[following[action.stamp_ns]]
+        judged = reward(obs, executed, next_obs, {PAID: float(is_done), DONE: float(is_done)})
         rows.append(
             Row(
-                obs=observations[action.stamp_ns],
+                obs=obs,
                 base=_normalised(base, spec),
                 executed=executed,
-                rewards=terms(float(is_done), executed),
+                rewards=tuple(judged.terms.values()),
                 source=_SOURCES[action.source],
                 episode=action.epoch,
                 seed=seed,

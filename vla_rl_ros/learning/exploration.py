@@ -23,13 +23,19 @@ class Wanderer:
     the residual is ``xi clip(std x_t, -1, 1)``.
     """
 
-    def __init__(self, std: float, ticks: float, xi: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        std: float,
+        ticks: float,
+        xi: float | Float32Array,
+        rng: np.random.Generator,
+    ) -> None:
         """Begin an episode.
 
         Args:
             std: Deviation in parts of xi.
             ticks: After so many the correlation has fallen to 1 / e.
-            xi: Bound of the residual.
+            xi: Bound of the residual, scalar or of each channel, shape (A,).
             rng: Source of randomness.
         """
         self._std, self._xi, self._rng = std, xi, rng

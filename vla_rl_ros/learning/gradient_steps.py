@@ -109,9 +109,9 @@ class GradientSteps:
         def loss(params: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             head = actor_forward(nets.actor.layout.views(params), inputs)
             drawn = (
-                sac.draw(head, noise["now"], nets.xi)
+                sac.draw(head, noise["now"], nets.bound)
                 if config.algorithm == "sac"
-                else td3.mean(head, nets.xi)
+                else td3.mean(head, nets.bound)
             )
             action = compose(base, drawn.residual)
             q = td.ensemble(
@@ -208,11 +208,11 @@ class GradientSteps:
         head = actor_forward(self.nets.actor.views(), join(obs, base))
         head = head.expand(len(noise), *head.shape)
         if self.config.algorithm == "sac":
-            return sac.draw(head, noise, self.nets.xi)
+            return sac.draw(head, noise, self.nets.bound)
         return td3.draw(
             head,
             noise,
-            self.nets.xi,
+            self.nets.bound,
             std=self.config.target_std,
             noise_clip=self.config.noise_clip,
         )
@@ -226,7 +226,7 @@ class GradientSteps:
                 self.nets.scaled(batch["next_obs"]), batch["next_base"], noise["next_many"]
             ),
         ]
-        uniform = self.nets.xi * noise["uniform"]
+        uniform = self.nets.bound * noise["uniform"]
         actions = compose(base, torch.cat([uniform, *(each.residual for each in drawn)]))
         if self.config.algorithm != "sac":
             return Candidates(actions, None)
@@ -268,6 +268,6 @@ class GradientSteps:
             distance = (action - batch["action"][:, : self.num_channels]).square().sum(-1)
             total = total + config.bc_weight * (batch["is_demo"] * distance).mean()
         if config.residual_weight > 0.0:
-            length = (drawn.residual / self.nets.xi.clamp(min=1e-6)).square().sum(-1)
+            length = (drawn.residual / self.nets.bound.clamp(min=1e-6)).square().sum(-1)
             total = total + config.residual_weight * length.mean()
         return total

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vla_rl_ros.core.proportions import wilson_interval
+from vla_rl_ros.core.reward import DONE, PAID, Reward
 from vla_rl_ros.learning.acting import execute
 from vla_rl_ros.learning.gym_door import Door, Moment, Outcome
 from vla_rl_ros.learning.rows import Float32Array, Row, Source
@@ -48,35 +49,37 @@ class Recorder:
         self,
         store: Callable[[Row], object],
         number: int,
-        reward_terms: Callable[[float, Float32Array], tuple[float, ...]],
+        reward: Reward,
     ) -> None:
         """Begin an episode.
 
         Args:
             store: Takes the rows; the closing one comes last.
             number: Of the episode.
-            reward_terms: Terms of a row, from the reward and the executed action.
+            reward: Judges the ticks, new for this episode.
         """
-        self._store, self._number, self._terms = store, number, reward_terms
+        self._store, self._number, self._reward = store, number, reward
 
     def tick(
         self,
         moment: Moment,
         executed: Float32Array,
         outcome: Outcome,
+        following: Moment,
         *,
         source: Source,
         seed: int,
         tick: int,
-    ) -> int:
-        """Note a tick; returns the number of its reward terms."""
-        terms = self._terms(outcome.reward, executed)
+    ) -> None:
+        """Note a tick."""
+        info = {PAID: outcome.reward, DONE: float(outcome.is_terminated)}
+        judged = self._reward(moment.obs, executed, following.obs, info)
         self._store(
             Row(
                 obs=moment.obs,
                 base=moment.base,
                 executed=executed,
-                rewards=terms,
+                rewards=tuple(judged.terms.values()),
                 source=source,
                 episode=self._number,
                 seed=seed,
@@ -85,16 +88,15 @@ class Recorder:
                 is_truncated=outcome.is_truncated and not outcome.is_terminated,
             )
         )
-        return len(terms)
 
-    def close(self, moment: Moment, num_terms: int, *, seed: int, tick: int) -> None:
+    def close(self, moment: Moment, *, seed: int, tick: int) -> None:
         """Note what is seen after the last tick."""
         self._store(
             Row(
                 obs=moment.obs,
                 base=moment.base,
                 executed=moment.base,
-                rewards=(0.0,) * num_terms,
+                rewards=(0.0,) * len(self._reward.names),
                 episode=self._number,
                 seed=seed,
                 tick=tick,
@@ -137,11 +139,11 @@ def play(
         is_last = outcome.is_terminated or outcome.is_truncated
         if recorder is not None and tick >= base_ticks:
             source = Source.BASE if active is None else Source.RESIDUAL
-            num_terms = recorder.tick(
-                moment, executed, outcome, source=source, seed=seed, tick=tick
+            recorder.tick(
+                moment, executed, outcome, following, source=source, seed=seed, tick=tick
             )
             if is_last:
-                recorder.close(following, num_terms, seed=seed, tick=tick + 1)
+                recorder.close(following, seed=seed, tick=tick + 1)
         moment, tick, total = following, tick + 1, total + outcome.reward
         if after_tick is not None:
             after_tick()

@@ -30,10 +30,10 @@ from vla_rl_ros.learning.gym_episodes import (
     summary,
 )
 from vla_rl_ros.learning.gym_files import POLICY_FILE, save_policy
-from vla_rl_ros.learning.gym_rewards import task_reward, with_grasp_penalty
 from vla_rl_ros.learning.gym_state import RunSettings, RunState
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay, SymmetricSampler
+from vla_rl_ros.learning.rewards import reward_of
 from vla_rl_ros.learning.rows import Row, as_demonstration
 from vla_rl_ros.learning.schedule import Advice, Driver, ScheduleConfig
 from vla_rl_ros.learning.transitions import Transitions
@@ -161,8 +161,10 @@ class GymTrainer:
         state = self.state
         while state.progress.warm_up_steps < self._config.warm_up_steps and self._has_steps():
             config, rng = self._config, state.rng
+            # All that the residual may do one day, however small the schedule lets it begin.
+            bound = state.learner.bound * np.float32(config.xi / max(state.learner.xi, 1e-6))
             actor: Actor = (
-                Wanderer(config.warm_up_noise, config.warm_up_ticks, state.learner.xi, rng)
+                Wanderer(config.warm_up_noise, config.warm_up_ticks, bound, rng)
                 if config.warm_up_noise > 0.0
                 else state.learner.act
             )
@@ -201,14 +203,14 @@ class GymTrainer:
         probe_limit = int(config.probe_part * progress.longest_episode)
         is_probing = actor is not None and phase == "online" and probe_limit > 0
         base_ticks = int(state.rng.integers(probe_limit + 1)) if is_probing else 0
-        terms = with_grasp_penalty(config.grasp_penalty) if config.grasp else task_reward
+        reward = reward_of(config, self._door.settings.reward)
         episode = play(
             self._door,
             actor,
             progress.episodes,
             held_out=False,
             base_ticks=base_ticks,
-            recorder=Recorder(store, progress.episodes, terms),
+            recorder=Recorder(store, progress.episodes, reward),
             after_tick=after_tick,
         )
         driver = Driver.BASE if actor is None else Driver.RESIDUAL

@@ -10,10 +10,10 @@ from typing import Any
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.learning.batch import GRASP_KEY
 from vla_rl_ros.learning.gym_door import DoorSettings
 from vla_rl_ros.learning.presets import LearnerConfig
-from vla_rl_ros.learning.rows import TASK_TERM, RowLayout
+from vla_rl_ros.learning.rewards import reward_of
+from vla_rl_ros.learning.rows import RowLayout
 from vla_rl_ros.learning.run_memory import PhaseProgress, RunMemory, begun_with
 from vla_rl_ros.learning.run_start import read_start
 from vla_rl_ros.learning.schedule import ScheduleConfig
@@ -96,11 +96,12 @@ class RunState(RunMemory[Progress]):
             ConfigError: The run there was begun with other settings; names them.
             ReplayError: Its rows are damaged or in use.
         """
+        reward = reward_of(config, door.reward)
         layout = RowLayout(
             obs_dim=sizes[0],
             action_dim=sizes[1],
-            reward_terms=(TASK_TERM, GRASP_KEY) if config.grasp else (TASK_TERM,),
-            reward_version=f"{door.reward} 1",
+            reward_terms=reward.names,
+            reward_version=reward.version,
             obs_version=obs_version,
         )
         super().__init__(

@@ -32,7 +32,10 @@ from vla_rl_ros.learning.networks import critic_forward
 from vla_rl_ros.learning.presets import LearnerConfig
 
 _SMALLEST_DEVIATION = 0.1
-_SHAPING = ("algorithm", "xi", "from_scratch", "hidden", "num_critics", "normalise_obs", "grasp")
+_SHAPING = (
+    "algorithm", "xi", "xi_parts", "from_scratch", "hidden", "num_critics", "normalise_obs",
+    "grasp",
+)  # fmt: skip
 """Settings that decide what networks are and mean."""
 
 
@@ -113,6 +116,11 @@ class ResidualLearner:
             raise ConfigError(f"xi={xi} is outside [0, 2]")
         self.nets.xi.fill_(xi)
         self._actor = None
+
+    @property
+    def bound(self) -> Float32Array:
+        """Largest residual of every channel, the gripper's included, shape (A,)."""
+        return self._acting().bound
 
     @property
     def num_updates(self) -> int:
@@ -218,9 +226,12 @@ class ResidualLearner:
         `acting.execute` makes the executed action of it, so that a zero residual leaves the base
         bit for bit as it was.
         """
+        return self._acting().act(obs, base, rng=None if deterministic else self._rng)
+
+    def _acting(self) -> ResidualActor:
         if self._actor is None:
             self._actor = ResidualActor(self.weights())
-        return self._actor.act(obs, base, rng=None if deterministic else self._rng)
+        return self._actor
 
     def q(self, obs: AnyFloatArray, action: AnyFloatArray) -> Float32Array:
         """Values of executed actions (N, A) at observations (N, O), shape (E, N)."""

@@ -20,7 +20,7 @@ from vla_rl_ros.learning.networks import Layout, actor_layout, critic_layout, in
 from vla_rl_ros.learning.presets import LearnerConfig
 
 NUM_GRASPS = 3
-_CONSTANTS = ("xi", "obs_mean", "obs_scale")
+_CONSTANTS = ("xi", "xi_parts", "obs_mean", "obs_scale")
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class Nets:
         temperature: log alpha, shape (1,).
         grasp: Grasp critic with target; None without one.
         xi: Bound of the residual, scalar.
+        xi_parts: What of it each channel may use, shape (C,).
         obs_mean: Shape (O,).
         obs_scale: Shape (O,).
     """
@@ -42,8 +43,14 @@ class Nets:
     temperature: FlatNet
     grasp: FlatNet | None
     xi: Tensor
+    xi_parts: Tensor
     obs_mean: Tensor
     obs_scale: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """Largest residual of every channel, shape (C,)."""
+        return self.xi * self.xi_parts
 
     def scaled(self, obs: Tensor) -> Tensor:
         """Normalised observation."""
@@ -73,6 +80,7 @@ class Nets:
             ConfigError: Something is missing or of another size; nothing was changed.
         """
         targets = self._acting_tensors()
+        weights = {"xi_parts": np.ones(len(self.xi_parts), dtype=np.float32), **weights}
         for name, target in targets.items():
             if name not in weights or np.shape(weights[name]) != tuple(target.shape):
                 found = f"shape {np.shape(weights[name])}" if name in weights else "nothing"
@@ -88,7 +96,7 @@ class Nets:
         if self.grasp is not None:
             tensors |= {f"grasp.{name}": view for name, view in self.grasp.views().items()}
         tensors |= {"obs_mean": self.obs_mean, "obs_scale": self.obs_scale, "setting.xi": self.xi}
-        return tensors
+        return tensors | {"xi_parts": self.xi_parts}
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of everything that changes."""
@@ -140,6 +148,7 @@ def make_nets(
         temperature=FlatNet(Layout((("log_alpha", (1,)),)), log_alpha, has_target=False),
         grasp=net(grasp, is_end_zero=True, has_target=True) if config.grasp else None,
         xi=torch.tensor(config.xi, device=device),
+        xi_parts=torch.tensor(_xi_parts(config, action_dim)[:num_channels], device=device),
         obs_mean=torch.zeros(obs_dim, device=device),
         obs_scale=torch.ones(obs_dim, device=device),
     )
@@ -147,3 +156,12 @@ def make_nets(
         nets.actor.views()["bias_out"][num_channels:] = config.initial_log_std
         nets.actor.track(1.0)
     return nets
+
+
+def _xi_parts(config: LearnerConfig, action_dim: int) -> tuple[float, ...]:
+    parts = config.xi_parts or (1.0,) * action_dim
+    if len(parts) != action_dim:
+        raise ConfigError(
+            f"LearnerConfig.xi_parts has {len(parts)} values, an action {action_dim} channels"
+        )
+    return parts

@@ -23,6 +23,11 @@ class LearnerConfig:
     xi: float = param(
         0.15, doc="Largest residual per channel, normalised.", low=0.0, high=2.0, live=True
     )
+    xi_parts: tuple[float, ...] = param(
+        (),
+        doc="Bound of each channel in parts of xi, the gripper's included; empty for all of it.",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     from_scratch: bool = param(
         False, doc="Ignore the base and learn the whole action; xi should then be 1."
     )

@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vla_rl_ros.core.errors import ConfigError, ReplayError
+from vla_rl_ros.core.reward import TASK_TERM
 
 Float32Array = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.void]
 """Rows as a structured array; `RowLayout.dtype` names the fields."""
 
-TASK_TERM = "task"
 TERMINATED, TRUNCATED, END, DEMO = 1, 2, 4, 8
 """Bits of the field ``flags``."""
 

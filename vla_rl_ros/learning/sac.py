@@ -35,7 +35,7 @@ def draw(head: Tensor, noise: Tensor, xi: Tensor) -> Drawn:
     Args:
         head: Output of the actor, shape (B, 2 C).
         noise: Standard normal, shape (B, C); zero for the mean.
-        xi: Bound, scalar.
+        xi: Bound, scalar or of each channel, shape (C,).
     """
     mean, log_std = head.chunk(2, dim=-1)
     log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)

@@ -14,34 +14,31 @@ from dataclasses import asdict, dataclass, field
 
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.intervention import ExecutedAction
+from vla_rl_ros.core.reward import Reward, make_reward
 from vla_rl_ros.core.spec import ACTION_DIM, ActionSpec
-from vla_rl_ros.learning.batch import GRASP_KEY
 from vla_rl_ros.learning.episode_rows import assemble
-from vla_rl_ros.learning.gym_rewards import RewardTerms, task_reward
-from vla_rl_ros.learning.rows import TASK_TERM, Float32Array, Row, RowLayout, Source
+from vla_rl_ros.learning.rows import Float32Array, Row, RowLayout, Source
 
-REWARD_VERSION = "success 1"
 _NS_PER_S = 1_000_000_000
 _RUNNING = (Phase.RESETTING, Phase.READY, Phase.RUNNING)
 _STARTED = (Phase.READY, Phase.RUNNING)
 _ENDED = (Phase.ENDED, Phase.FAULT)
 
 
-def session_layout(
-    obs_dim: int, obs_version: str, *, has_grasp_penalty: bool = False
-) -> RowLayout:
+def session_layout(obs_dim: int, obs_version: str, *, reward: Reward | None = None) -> RowLayout:
     """Layout of the rows of a session.
 
     Args:
         obs_dim: Width of `policy/observation`.
         obs_version: `ActorObservationSpec.version`.
-        has_grasp_penalty: Whether rows have the term of the grasp critic, too.
+        reward: Whose terms the rows hold; the task's alone if left out.
     """
+    reward = reward or make_reward()
     return RowLayout(
         obs_dim=obs_dim,
         action_dim=ACTION_DIM,
-        reward_terms=(TASK_TERM, GRASP_KEY) if has_grasp_penalty else (TASK_TERM,),
-        reward_version=REWARD_VERSION,
+        reward_terms=reward.names,
+        reward_version=reward.version,
         obs_version=obs_version,
     )
 
@@ -116,7 +113,7 @@ class SessionRows:
         self,
         spec: ActionSpec,
         *,
-        reward_terms: Callable[[], RewardTerms] = lambda: task_reward,
+        make_reward: Callable[[], Reward] = make_reward,
         grace_s: float = 0.5,
         after_epoch: int = -1,
     ) -> None:
@@ -124,12 +121,12 @@ class SessionRows:
 
         Args:
             spec: Range of actions, and the control period.
-            reward_terms: Makes the reward terms of an episode, see `gym_rewards`.
+            make_reward: Makes the reward of an episode.
             grace_s: How long after its end the last messages of an episode are waited for.
             after_epoch: Epoch of the newest episode that was given out before, by another one.
         """
         self.counters = SessionCounters()
-        self._spec, self._reward_terms = spec, reward_terms
+        self._spec, self._make_reward = spec, make_reward
         self._grace_ns = round(grace_s * _NS_PER_S)
         self._open: dict[int, _Open] = {}
         self._observations: dict[int, Float32Array] = {}
@@ -219,7 +216,7 @@ class SessionRows:
             ],
             self._observations,
             spec=self._spec,
-            terms=self._reward_terms(),
+            reward=self._make_reward(),
             seed=episode.state.seed,
             is_success=episode.state.outcome is Outcome.SUCCESS,
         )

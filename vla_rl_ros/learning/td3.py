@@ -27,7 +27,7 @@ def draw(head: Tensor, noise: Tensor, xi: Tensor, *, std: float, noise_clip: flo
     Args:
         head: Output of the actor, shape (B, C).
         noise: Standard normal, shape (B, C); zero for the policy itself.
-        xi: Bound, scalar.
+        xi: Bound, scalar or of each channel, shape (C,).
         std: Standard deviation of the noise.
         noise_clip: Largest noise.
     """

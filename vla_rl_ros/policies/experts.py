@@ -21,7 +21,7 @@ from vla_rl_ros.core.geometry import offset_pose
 from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray, Pose
 
-EXPERT_TASKS = ("lift", "peg", "button")
+EXPERT_TASKS = ("lift", "peg", "button", "peg_out")
 
 _GAIN = 0.8
 _MAX_STEP_M = 0.014
@@ -50,6 +50,10 @@ _INSIDE_M = 0.005
 _SEARCH_PRESS_M = 0.005
 _SEARCH_RADIUS_M = 0.003
 _SEARCH_TICKS = 40
+_CLEAR_M = 0.012
+"""Tip above the block from which it may move sideways."""
+_PULLED_OUT_M = 0.185
+_START_SPREAD_M = 0.045
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +68,7 @@ class ExpertView:
             ``hole`` (its middle at the top of the block) and ``peg`` (centre; the tip is 35 mm
             along its z axis).
         tick: Control ticks since the start; only the phase of the peg's search depends on it.
+        episode: Counts episodes; only where the peg that is pulled out ends depends on it.
     """
 
     tcp: Pose
@@ -71,6 +76,7 @@ class ExpertView:
     is_gripper_open: bool
     objects: Mapping[str, Pose]
     tick: int = 0
+    episode: int = 0
     _matrix: FloatArray = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -254,7 +260,33 @@ def _search_offset(tick: int) -> FloatArray:
     return radius * np.array([math.cos(1.1 * phase), math.sin(1.1 * phase)])
 
 
-_RULES = {"lift": _lift, "peg": _peg, "button": _button}
+def _peg_out(view: ExpertView) -> FloatArray:
+    """Straight up until the tip is clear, sideways, then up to where inserting it begins.
+
+    Each episode ends beside another point, so that what follows starts in many places.
+    """
+    error, height = _peg_errors(view)
+    tcp, hole = view.tcp.position_m, view.objects["hole"].position_m
+    goal = hole[:2] + _START_SPREAD_M * _spread(view.episode)
+    lateral = _GAIN * (goal - tcp[:2])
+    up = _GAIN * (_PULLED_OUT_M - tcp[2])
+    if height < 0.0:
+        # A hand that is not above the hole presses the peg against its wall.
+        lateral, up = _GAIN * error, _MAX_STEP_M
+    elif height < _CLEAR_M:
+        lateral, up = np.zeros(2), _MAX_STEP_M
+    elif math.hypot(*(goal - tcp[:2])) > 0.01:
+        up = _GAIN * (_CLEAR_M + 0.008 - height)
+    return _action(view, np.array([*lateral, up]), is_open=False)
+
+
+def _spread(index: int) -> FloatArray:
+    """Point of an evenly spread sequence in [-1, 1]^2 (R2, M. Roberts 2018), shape (2,)."""
+    plastic = 1.32471795724474602596
+    return 2.0 * np.mod(0.5 + index * np.array([1.0 / plastic, 1.0 / plastic**2]), 1.0) - 1.0
+
+
+_RULES = {"lift": _lift, "peg": _peg, "button": _button, "peg_out": _peg_out}
 
 
 def _predicted(task: str, view: ExpertView, action: FloatArray) -> ExpertView:
@@ -267,7 +299,7 @@ def _predicted(task: str, view: ExpertView, action: FloatArray) -> ExpertView:
     width = min(max(width, min(stop, view.gripper_width_m)), _MAX_WIDTH_M)
     if task == "lift" and _is_holding_cube(view):
         objects["cube"] = _shifted(objects["cube"], move_m)
-    elif task == "peg":
+    elif task in ("peg", "peg_out"):
         move_m = _blocked_by_rim(view, move_m)
         objects["peg"] = _shifted(objects["peg"], move_m)
     elif task == "button":

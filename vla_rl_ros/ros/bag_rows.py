@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vla_rl_ros.core.errors import BagError, InvalidCommandError
+from vla_rl_ros.core.reward import Reward, make_reward
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.data.bag_reader import Bag, BagMessage
 from vla_rl_ros.learning.actor_observation import PHASE_CHANNEL
-from vla_rl_ros.learning.gym_rewards import RewardTerms, task_reward
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionCounters, SessionRows
 from vla_rl_ros.ros.action_codecs import decode_observation
 from vla_rl_ros.ros.session_decoder import OBSERVATION, SESSION_TOPICS, SessionDecoder
@@ -170,22 +170,22 @@ class BagRows:
         self,
         spec: ActionSpec,
         obs_version: str,
-        reward_terms: Callable[[], RewardTerms] = lambda: task_reward,
+        make_reward: Callable[[], Reward] = make_reward,
     ) -> None:
         """Read with these meanings.
 
         Args:
             spec: Range of actions, and the control period.
             obs_version: `Meaning.version`; other observations are refused.
-            reward_terms: See `SessionRows`.
+            make_reward: See `SessionRows`.
         """
         self.counters = SessionCounters()
         self.num_malformed = 0
-        self._spec, self._obs_version, self._reward_terms = spec, obs_version, reward_terms
+        self._spec, self._obs_version, self._make_reward = spec, obs_version, make_reward
 
     def read(self, bags: Iterable[Path]) -> list[EpisodeRows]:
         """Rows of the bags of one episode; empty where there is nothing to learn from."""
-        rows = SessionRows(self._spec, reward_terms=self._reward_terms)
+        rows = SessionRows(self._spec, make_reward=self._make_reward)
         decoder = SessionDecoder(rows, self._obs_version)
         found: list[EpisodeRows] = []
         for path in bags:

@@ -65,6 +65,12 @@ class _Parameters:
 
 
 @dataclass(frozen=True, slots=True)
+class _Human:
+    epoch: int
+    values: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     reason: str
 
@@ -85,7 +91,7 @@ class BagThread:
         self._recording = recording
         self._leftovers = leftovers
         self._queue_limit_bytes = queue_limit_bytes
-        self._queue: SimpleQueue[_Batch | _State | _Parameters | _Stop] = SimpleQueue()
+        self._queue: SimpleQueue[_Batch | _State | _Parameters | _Human | _Stop] = SimpleQueue()
         # Each counter has one writing thread, so none needs a lock: the caller of `put` ...
         self._bytes_in = self._messages_in = self._shed = 0
         # ... and the bag thread.
@@ -117,6 +123,10 @@ class BagThread:
         """Queue the parameters of all nodes for the bag of an episode, open or yet to come."""
         self._queue.put(_Parameters(episode_id, values))
 
+    def put_human(self, epoch: int, values: Mapping[str, str]) -> None:
+        """Queue what people gave until now, with the epoch of the newest episode in it."""
+        self._queue.put(_Human(epoch, values))
+
     def stop(self, reason: str, timeout_s: float) -> bool:
         """Write what waits, finish an open bag as aborted, join.
 
@@ -145,7 +155,7 @@ class BagThread:
             recover_all(self._leftovers)
         except (BagError, OSError) as error:
             self._recording.error = f"a bag left behind could not be completed: {error}"
-        entry: _Batch | _State | _Parameters | _Stop | None = None
+        entry: _Batch | _State | _Parameters | _Human | _Stop | None = None
         while not isinstance(entry, _Stop):
             try:
                 entry = self._queue.get(timeout=_POLL_PERIOD_S)
@@ -153,7 +163,7 @@ class BagThread:
                 entry = None
             self._guarded(entry)
 
-    def _guarded(self, entry: _Batch | _State | _Parameters | _Stop | None) -> None:
+    def _guarded(self, entry: _Batch | _State | _Parameters | _Human | _Stop | None) -> None:
         try:
             self._handle(entry)
         except DiskFullError as error:
@@ -163,7 +173,7 @@ class BagThread:
         except Exception:  # noqa: BLE001 - shown in diagnostics; the thread must go on
             self._recording.fail(traceback.format_exc(), is_finishable=False)
 
-    def _handle(self, entry: _Batch | _State | _Parameters | _Stop | None) -> None:
+    def _handle(self, entry: _Batch | _State | _Parameters | _Human | _Stop | None) -> None:
         now_s = time.monotonic()
         if isinstance(entry, _Batch):
             self._messages_out += len(entry.messages)
@@ -173,6 +183,8 @@ class BagThread:
             self._recording.follow(entry.state, now_s, entry.stamp_ns)
         elif isinstance(entry, _Parameters):
             self._recording.keep_parameters(entry.episode_id, entry.values)
+        elif isinstance(entry, _Human):
+            self._recording.keep_human(entry.epoch, entry.values)
         elif isinstance(entry, _Stop):
             self._recording.close(entry.reason)
         self._recording.tick(now_s)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts the cell into the start of an episode: arm home with an offset, gripper, simulated scene.
+"""What a reset can do to the cell: arm home with an offset, gripper, simulated scene; or nothing.
 
-Used by the supervisor only. The gate is silent meanwhile, because the phase is not RUNNING.
+Used by `episode_start` only. The gate is silent meanwhile, because the phase is not RUNNING.
 """
 
 from __future__ import annotations
@@ -53,17 +53,22 @@ class CellReset:
         self._recover = client(Trigger, f"{CONTROLLER}/recover")
         owners = (CONTROLLER, SIM_CELL) if has_simulator else (CONTROLLER,)
         self._set = {n: client(SetParameters, f"{n}/set_parameters") for n in owners}
-        steps = ("prepare", "reset") if has_simulator else ()
+        steps = ("prepare", "reset", "check") if has_simulator else ()
         self._scene = {step: client(Trigger, f"{SIM_CELL}/{step}") for step in steps}
 
-    def reset(self, name: str, task: TaskConfig, seed: int, home_timeout_s: float) -> Steps[None]:
-        """Bring the cell into the start that task and seed stand for.
+    @property
+    def has_simulator(self) -> bool:
+        """Whether the scene is simulated."""
+        return bool(self._scene)
+
+    def home(self, name: str, task: TaskConfig, seed: int, home_timeout_s: float) -> Steps[None]:
+        """Bring arm and gripper to where a task starts.
 
         Args:
             name: Task name.
             task: Its config.
             seed: Seed of the start.
-            home_timeout_s: For the arm to reach its start.
+            home_timeout_s: For the arm to reach it.
 
         Raises:
             StepError: Names the service that refused or did not answer.
@@ -80,8 +85,30 @@ class CellReset:
         start["home_gripper_width_m"] = task.home_gripper_width_m
         yield from self._set_parameters(CONTROLLER, start)
         yield from self._go_home(home_timeout_s)
+
+    def arrange(self) -> Steps[None]:
+        """Draw a simulated scene for the task and seed that `home` was told; a real one stays.
+
+        Raises:
+            StepError: As `home`.
+        """
         if self._scene:
             yield from self._trigger(self._scene["reset"], CALL_TIMEOUT_S)
+
+    def scene_problem(self, name: str) -> Steps[str]:
+        """Why a task cannot begin in the simulated scene as it is, empty when it can.
+
+        The simulator judges this task from now on and touches nothing.
+
+        Raises:
+            StepError: As `home`.
+        """
+        yield from self._set_parameters(SIM_CELL, {"task": name})
+        answer = yield from self._trigger(self._scene["check"], CALL_TIMEOUT_S)
+        try:
+            return str(json.loads(answer)["problem"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StepError(f"{SIM_CELL}/check answered nonsense: {answer!r}") from error
 
     def recover_arm(self) -> Steps[str]:
         """Clear the arm's fault; returns what the controller says.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the supervisor perceives of the cell: health, arm faults, chunks, success, the view.
+"""What the supervisor perceives of the cell: health, arm, chunks, success, ticks, the view.
 
 Nothing here has a callback: messages wait until they are asked for, because a callback costs more
 than what the supervisor does with most messages. Used from one thread.
@@ -7,6 +7,7 @@ than what the supervisor does with most messages. Used from one thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +21,15 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_rl_ros.core.episode import EpisodeState, SuccessHold
 from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.human_ledger import HumanTime
+from vla_rl_ros.core.intervention import ExecutedAction
 from vla_rl_ros.core.types import Pose
-from vla_rl_ros.ros.action_codecs import SOURCE_CHANNELS
+from vla_rl_ros.hardware.control_types import ControlMode
+from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.bringup import NodeHealth
 from vla_rl_ros.ros.channels import NS_PER_S, decode_channels, from_stamp
 from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_pose
+from vla_rl_ros.ros.episode_start import ArmRest
 from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.markers import View
 from vla_rl_ros.ros.sampler import Sampler, Tap
@@ -37,6 +42,9 @@ STALE_AFTER_S = 1.0
 EPOCH_CHANNEL = "chunk.epoch"
 BOX_PARAMETERS = ("limits.box_min_m", "limits.box_max_m")
 BOX_TIMEOUT_S = 2.0
+ROWS_AT_ONCE = 50
+"""A supervisor that was started again gets minutes of them; no callback may take so long."""
+FOLLOWING = (ControlMode.ENGAGING, ControlMode.RUN, ControlMode.HOLD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +67,24 @@ class Watch:
 class CellSenses:
     """Subscriptions of the supervisor and the questions they answer."""
 
-    def __init__(self, node: LifecycleNode, watch: Watch, clock: Clock) -> None:
+    def __init__(
+        self,
+        node: LifecycleNode,
+        watch: Watch,
+        clock: Clock,
+        note_row: Callable[[ExecutedAction], None],
+    ) -> None:
         """Listen.
 
         Args:
             node: Owns the subscriptions.
             watch: What matters.
             clock: Monotonic time.
+            note_row: Told of every executed tick, also of those from before, in order.
         """
+        self._note_row = note_row
+        self._row: ExecutedAction | None = None
+        self._judged: tuple[int, bool, float] | None = None
         self._node = node
         self._watch = watch
         self._clock = clock
@@ -81,7 +99,7 @@ class CellSenses:
         self._controller: Tap[JointState] = sampler.tap("arm/controller_state")
         self._pose: Tap[PoseStamped] = sampler.tap("arm/tcp_pose")
         self._target: Tap[PoseStamped] = sampler.tap("arm/target_pose")
-        self._executed: Tap[JointState] = sampler.tap("action/executed")
+        self._executed: Tap[JointState] = sampler.history("action/executed")
         self._limits = GatedClient(node, GetParameters, f"{CONTROLLER}/get_parameters")
         self._box: dict[str, list[float]] = {}
 
@@ -97,6 +115,8 @@ class CellSenses:
             self.health.note(report, now_s)
         for sample in self._success.drain() if self._success is not None else ():
             self._note_success(sample)
+        for row in self._executed.drain(ROWS_AT_ONCE):
+            self._note_executed(row)
 
     def begin_watch(self) -> None:
         """Forget success that was seen before now."""
@@ -106,6 +126,27 @@ class CellSenses:
     def is_success(self) -> bool:
         """Whether success has held long enough."""
         return self._hold.is_held
+
+    @property
+    def has_judge(self) -> bool:
+        """Whether success is measured; otherwise only the operator knows."""
+        return self._success is not None
+
+    def is_done_now(self) -> bool | None:
+        """What the judge of success says at this moment, None while it is silent."""
+        self.listen()
+        if self._judged is None or not self._is_recent(self._judged[0]):
+            return None
+        return self._judged[1]
+
+    def arm_rest(self) -> ArmRest:
+        """How the arm rests between two episodes."""
+        return ArmRest(
+            is_held=self._controller_channel("held") > 0.5,
+            is_following=any(
+                self._controller_channel(f"mode.{mode.value}") > 0.5 for mode in FOLLOWING
+            ),
+        )
 
     def has_chunk(self, epoch: int) -> bool:
         """Whether the newest chunk belongs to this epoch."""
@@ -150,11 +191,12 @@ class CellSenses:
             if value.type == ParameterType.PARAMETER_DOUBLE_ARRAY:
                 self._box[name] = list(value.double_array_value)
 
-    def view(self, episode: EpisodeState) -> View:
+    def view(self, episode: EpisodeState, human: HumanTime) -> View:
         """What there is to draw.
 
         Args:
             episode: Present state.
+            human: What people gave.
         """
         low, high = BOX_PARAMETERS
         return View(
@@ -166,6 +208,8 @@ class CellSenses:
             measured=self._fresh_pose(self._pose),
             target=self._fresh_pose(self._target),
             driver=self._driver(),
+            success=self._success_probability(),
+            human=human,
         )
 
     def _clip(self, prefix: str) -> list[float] | None:
@@ -179,9 +223,10 @@ class CellSenses:
         return float(message.position[list(message.name).index(name)])
 
     def _is_fresh(self, message: Any) -> bool:  # noqa: ANN401 - any stamped message
-        if message is None:
-            return False
-        age_ns = self._node.get_clock().now().nanoseconds - from_stamp(message.header.stamp)
+        return message is not None and self._is_recent(from_stamp(message.header.stamp))
+
+    def _is_recent(self, stamp_ns: int) -> bool:
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns
         return bool(age_ns < STALE_AFTER_S * NS_PER_S)
 
     def _fresh_pose(self, tap: Tap[PoseStamped]) -> Pose | None:
@@ -195,12 +240,20 @@ class CellSenses:
             return None
 
     def _driver(self) -> str:
-        message = self._executed.newest()
-        if message is None or not self._is_fresh(message):
-            return ""
-        values = dict(zip(message.name, message.position, strict=False))
-        active = [name for name in SOURCE_CHANNELS if values.get(name, 0.0) > 0.5]
-        return active[0].removeprefix("source.") if active else ""
+        row = self._row
+        return row.source.value if row is not None and self._is_recent(row.stamp_ns) else ""
+
+    def _success_probability(self) -> float | None:
+        judged = self._judged
+        return judged[2] if judged is not None and self._is_recent(judged[0]) else None
+
+    def _note_executed(self, message: JointState) -> None:
+        try:
+            self._row = decode_executed(message)
+        except InvalidCommandError as error:
+            self._node.get_logger().warning(f"row refused: {error}", throttle_duration_sec=5.0)
+            return
+        self._note_row(self._row)
 
     def _note_success(self, message: JointState) -> None:
         try:
@@ -211,4 +264,6 @@ class CellSenses:
             )
             return
         is_decided = channels["success.decided"] > 0.5
-        self._hold.update(is_decided, from_stamp(message.header.stamp) / NS_PER_S)
+        stamp_ns = from_stamp(message.header.stamp)
+        self._judged = stamp_ns, is_decided, channels["success.probability"]
+        self._hold.update(is_decided, stamp_ns / NS_PER_S)

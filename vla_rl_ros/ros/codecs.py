@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, JointState, MultiDOFJointState
 from sensor_msgs.msg import Image as ImageMessage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
+from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase, ResetKind
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.spec import ACTION_CHANNELS, ACTION_DIM
 from vla_rl_ros.core.types import (
@@ -290,8 +290,10 @@ def encode_episode(state: EpisodeState, stamp_ns: int) -> DiagnosticArray:
         "task": state.task,
         "instruction": state.instruction,
         "seed": str(state.seed),
+        "reset": state.reset.value if state.reset else "",
         "outcome": state.outcome.value if state.outcome else "",
         "reason": state.reason,
+        "waiting": str(int(state.is_waiting)),
     }
     is_fault = state.phase is Phase.FAULT
     status = DiagnosticStatus(
@@ -315,6 +317,8 @@ def decode_episode(message: DiagnosticArray) -> EpisodeState:
     if len(message.status) != 1:
         raise InvalidCommandError("wrong_length", f"{len(message.status)} statuses")
     values = {pair.key: pair.value for pair in message.status[0].values}
+    # Bags that were recorded before resets had kinds do not name them.
+    reset = values.get("reset", "")
     try:
         return EpisodeState(
             phase=Phase(values["phase"]),
@@ -323,8 +327,10 @@ def decode_episode(message: DiagnosticArray) -> EpisodeState:
             task=values["task"],
             instruction=values["instruction"],
             seed=int(values["seed"]),
+            reset=ResetKind(reset) if reset else None,
             outcome=Outcome(values["outcome"]) if values["outcome"] else None,
             reason=values["reason"],
+            is_waiting=values.get("waiting") == "1",
         )
     except KeyError as error:
         raise InvalidCommandError("missing_channel", str(error)) from error

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from vla_rl_ros.core.episode import EpisodeState, TaskConfig
+from vla_rl_ros.core.episode import EpisodeState, ResetKind, TaskConfig
+from vla_rl_ros.core.reset_plan import Start
 from vla_rl_ros.ros.steps import Clock, Steps
 
 Answer = Callable[[bool, str], None]
 """Called once with success and a sentence when a request has been carried out."""
+
+AskHuman = Callable[[str], Steps[None]]
+"""Steps that ask a person for something and end when he says that it is done; they raise
+`FalseStartError` when he says that it will not be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +28,27 @@ class EpisodeOrder:
         config: Its config.
         instruction: What the policy is told.
         seed: Seed of the start.
+        start: How the scene gets into its start.
     """
 
     task: str
     config: TaskConfig
     instruction: str
     seed: int
+    start: Start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What has come of an order.
+
+    Attributes:
+        order: The order, or the one that the scene allows in its place.
+        reset: Who reset the scene.
+    """
+
+    order: EpisodeOrder
+    reset: ResetKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +77,8 @@ class Ports:
     Attributes:
         bring_up: Steps that bring every node up.
         bring_down: Steps that bring every node down.
-        reset: Steps that bring the cell into the start of an episode.
+        reset: Steps that bring the cell into the start of an episode; they are given the way to
+            ask a person.
         recover_arm: Steps that clear the arm's fault.
         next_order: The next episode when one is due without being asked, else None.
         asked_order: The episode that an operator's request stands for.
@@ -68,6 +89,7 @@ class Ports:
         arm_fault: Why the arm is not in control, empty when it is.
         lost: Why no episode can go on, empty when one can.
         stopped: Why the arm no longer follows targets though it is well, empty when it does.
+        prompted: Told when a person is asked for something, and when not any more.
         publish: Publishes a state.
         say: Tells the operator.
         clock: Monotonic time.
@@ -76,7 +98,7 @@ class Ports:
 
     bring_up: Callable[[], Steps[None]]
     bring_down: Callable[[], Steps[None]]
-    reset: Callable[[EpisodeOrder], Steps[None]]
+    reset: Callable[[EpisodeOrder, AskHuman], Steps[Prepared]]
     recover_arm: Callable[[], Steps[str]]
     next_order: Callable[[], EpisodeOrder | None]
     asked_order: Callable[[], EpisodeOrder]
@@ -87,6 +109,7 @@ class Ports:
     arm_fault: Callable[[], str]
     lost: Callable[[], str]
     stopped: Callable[[], str]
+    prompted: Callable[[bool], None]
     publish: Callable[[EpisodeState], None]
     say: Callable[[str], None]
     clock: Clock

@@ -19,7 +19,14 @@ from vla_rl_ros.core.episode import (
     judge,
 )
 from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
-from vla_rl_ros.ros.steps import Sequence, StepError, Steps, pause, wait_for
+from vla_rl_ros.ros.steps import (
+    FalseStartError,
+    Sequence,
+    StepError,
+    Steps,
+    pause,
+    wait_for,
+)
 
 
 class EpisodeRunner:
@@ -40,6 +47,7 @@ class EpisodeRunner:
         self._asked: EpisodeOrder | None = None
         self._is_recovering = False
         self._operator: bool | None = None
+        self._reset_words: list[bool] = []
         self._count = 0
         self._sequence.start(self._live())
 
@@ -80,14 +88,28 @@ class EpisodeRunner:
         return f"{self._asked.task} with seed {self._asked.seed}"
 
     def ask_end(self, *, is_success: bool) -> str:
-        """Take the operator's word on the running episode.
+        """Take the operator's word on the running episode; failure also gives up a prompt.
 
         Raises:
             EpisodeOrderError: No episode runs.
         """
-        if self.state.phase is not Phase.RUNNING:
+        if self.state.is_waiting and not is_success:
+            self._reset_words.append(False)
+        elif self.state.phase is Phase.RUNNING:
+            self._operator = is_success
+        else:
             raise EpisodeOrderError(f"the cell is {self.state.phase.value}, no episode runs")
-        self._operator = is_success
+        return self.state.episode_id
+
+    def ask_reset_done(self) -> str:
+        """Take the operator's word that the scene is in its start.
+
+        Raises:
+            EpisodeOrderError: Nobody was asked for it.
+        """
+        if not self.state.is_waiting:
+            raise EpisodeOrderError(f"the cell is {self.state.phase.value}, nobody was asked")
+        self._reset_words.append(True)
         return self.state.episode_id
 
     def tell(self, instruction: str) -> None:
@@ -147,8 +169,9 @@ class EpisodeRunner:
             yield from self._episode(order)
 
     def _episode(self, order: EpisodeOrder) -> Steps[None]:
+        index, begin = self._count, self._ports.utc_now()
         self._machine.begin(
-            episode_id=episode_id(self._ports.utc_now(), order.task, self._count),
+            episode_id=episode_id(begin, order.task, index),
             task=order.task,
             instruction=order.instruction,
             seed=order.seed,
@@ -156,7 +179,17 @@ class EpisodeRunner:
         self._count += 1
         self._ports.publish(self.state)
         try:
+            prepared = yield from self._ports.reset(order, self._ask_human)
+            order = prepared.order
+            self._machine.retask(
+                episode_id=episode_id(begin, order.task, index),
+                task=order.task,
+                instruction=order.instruction,
+            )
+            self._machine.note_reset(prepared.reset)
             verdict = yield from self._until_verdict(order)
+        except FalseStartError as error:
+            verdict = Verdict(outcome=Outcome.ABORTED, reason=str(error))
         except StepError as error:
             verdict = Verdict(outcome=Outcome.FAULT, reason=str(error))
             # Was it the arm? Then its fault arrives meanwhile, and `tick` latches it.
@@ -168,7 +201,6 @@ class EpisodeRunner:
 
     def _until_verdict(self, order: EpisodeOrder) -> Steps[Verdict]:
         ports, timing = self._ports, self._timing
-        yield from ports.reset(order)
         self._go(Phase.READY)
         yield from pause(timing.ready_min_s, ports.clock)
         epoch = self.state.epoch
@@ -197,6 +229,23 @@ class EpisodeRunner:
             )
             if verdict is not None:
                 return verdict
+
+    def _ask_human(self, sentence: str) -> Steps[None]:
+        """Prompt the operator and wait; the arm does not move meanwhile."""
+        self._reset_words.clear()
+        self._ports.say(sentence)
+        self._machine.explain(sentence, is_waiting=True)
+        self._ports.publish(self.state)
+        self._ports.prompted(True)
+        try:
+            while not self._reset_words:
+                yield
+        finally:
+            self._ports.prompted(False)
+            self._machine.explain("", is_waiting=False)
+        if not self._reset_words[-1]:
+            raise FalseStartError("the operator gave up the reset")
+        self._ports.publish(self.state)
 
     def _down(self, answer: Answer) -> Steps[None]:
         self._go(Phase.BRINGUP, reason="the nodes are brought down")

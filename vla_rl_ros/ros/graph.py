@@ -223,6 +223,15 @@ TOPICS: tuple[Topic, ...] = (
         "`episode/state` once more at the end of each episode, for who missed it.",
     ),
     _topic(
+        "human/ledger",
+        "sensor_msgs/msg/JointState",
+        "LATCHED",
+        5,
+        "supervisor",
+        "Human time by kind, and ticks, human ticks, interventions and their rate of the session, "
+        "the newest episode and the last few; on change and as a heartbeat.",
+    ),
+    _topic(
         "learner/actor",
         "std_msgs/msg/UInt8MultiArray",
         "LATCHED",

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.reset_plan import ResetMode
 from vla_rl_ros.hardware.franka_config import is_loopback
 from vla_rl_ros.policies.protocol import POLICY_MODULES
 from vla_rl_ros.ros.share import known_tasks, read_mapping
 from vla_rl_ros.sim.variants import variant
 
+OPERATOR_DEVICES = ("none", "spacemouse", "joy")
+OPERATOR_MODES = ("assist", "demonstrate", "shadow")
 ParamValue = bool | int | float | str | list[int] | list[float] | list[str]
 Parameters = Mapping[str, Mapping[str, ParamValue]]
 
@@ -41,15 +44,21 @@ class GraphOptions:
         episodes: Episodes to run without being asked; 0 waits for service calls.
         episodes_per_task: Length of a task's turn.
         seed: Seed of the first reset; each episode adds one.
+        reset: How scenes are reset, a value of `core.reset_plan.ResetMode`.
         variant: Named difficulty of the simulated cell.
         policy: Name of the policy back end; empty takes pi0 with the shipped weights in
             simulation and one that stands still elsewhere.
         checkpoint: Weights of the policy, empty for those it brings along.
         mode: How its chunks are executed; empty for the default of the node.
         residual: Weights of a residual to begin with; empty for none.
+        classifiers: Directories of success classifiers, one per task, which then decide outcomes;
+            none leaves that to the simulator or the operator.
         learner: Directory of the learner's run; None for no learner in this graph.
         preset: Settings of the learner by name; empty for the default of the node.
         learner_settings: Changes of them, as the learner's parameter `settings` takes them.
+        operator: What the operator has in his hand, a value of
+            `ros.intervention_config.HandDevice`; empty for the default of the node.
+        operator_mode: What he is there for, a value of `OperatorMode` there; empty likewise.
         image_px: Width and height of simulated and fake images.
         rate: ``real`` or ``free``, pacing of the simulated arm.
         record: Whether episodes are recorded.
@@ -67,14 +76,18 @@ class GraphOptions:
     episodes: int = 0
     episodes_per_task: int = 1
     seed: int = 0
+    reset: str = ResetMode.SCRIPTED.value
     variant: str = "default"
     policy: str = ""
     checkpoint: str = ""
     mode: str = ""
     residual: str = ""
+    classifiers: tuple[str, ...] = ()
     learner: Path | None = None
     preset: str = ""
     learner_settings: str = ""
+    operator: str = ""
+    operator_mode: str = ""
     image_px: int = 128
     rate: str = "real"
     record: bool = True
@@ -108,10 +121,18 @@ class GraphOptions:
             raise ConfigError(f"policy='{self.policy}' is unknown; known: {known}")
         if self.learner is None and (self.preset or self.learner_settings):
             raise ConfigError("settings of a learner without a learner: add --learner")
+        _require_known("operator", self.operator, OPERATOR_DEVICES)
+        _require_known("operator_mode", self.operator_mode, OPERATOR_MODES)
         if self.rate not in ("real", "free"):
             raise ConfigError(f"rate='{self.rate}' is neither 'real' nor 'free'")
+        _require_known("reset", self.reset, tuple(mode.value for mode in ResetMode))
         if not self.robot_ip:
             raise ConfigError("robot_ip is empty: give the address of the control box")
+
+
+def _require_known(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value and value not in known:
+        raise ConfigError(f"{name}='{value}' is unknown; known: {', '.join(known)}")
 
 
 def read_site(path: Path) -> dict[str, dict[str, ParamValue]]:

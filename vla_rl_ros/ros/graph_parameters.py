@@ -21,6 +21,7 @@ MANAGED_NODES = (
     *(f"camera_{name}" for name in CAMERAS),
     "sim_cell",
     "recorder",
+    "success_classifier",
     "vla_inference",
     "residual_actor",
     "intervention",
@@ -28,7 +29,13 @@ MANAGED_NODES = (
 SHARED: dict[str, tuple[str, ...]] = {
     # Both check targets; two different boxes would be no second check.
     "limits.": ("intervention", "impedance_controller"),
-    "control_period_s": ("vla_inference", "residual_actor", "intervention", "learner"),
+    "control_period_s": (
+        "vla_inference",
+        "residual_actor",
+        "intervention",
+        "learner",
+        "supervisor",
+    ),
     "anchor": ("vla_inference", "intervention"),
 }
 """Parameters, or groups of them, that mean one thing in several nodes."""
@@ -98,7 +105,11 @@ def _pinned_parameters(options: GraphOptions) -> Parameters:
     weights = str(Path(options.residual).expanduser().resolve()) if options.residual else ""
     actor = _given({"residual": weights})
     learner = _given({"preset": options.preset, "settings": options.learner_settings})
-    learning: Parameters = {"residual_actor": actor, "learner": learner}
+    gate = _given({"device": options.operator, "mode": options.operator_mode})
+    if options.operator_mode == "shadow":
+        # The policy goes on while the human drives.
+        vla, actor = {**vla, "shadow": True}, {**actor, "shadow": True}
+    learning: Parameters = {"residual_actor": actor, "learner": learner, "intervention": gate}
     arm: dict[str, ParamValue] = {"driver": _arm_driver(options), "robot_ip": options.robot_ip}
     if options.backend is Backend.REAL:
         return {"proprio_driver": arm, "vla_inference": vla, **learning}
@@ -134,6 +145,9 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
         # It explores only where somebody learns from it.
         "residual_actor": {"explore": options.learner is not None},
         "learner": {"directory": str((options.learner or Path()).resolve())},
+        "success_classifier": {
+            "classifiers": [str(Path(path).expanduser().resolve()) for path in options.classifiers]
+        },
         "vla_inference": {
             # The shipped weights know the simulated cell and nothing else.
             "policy": "pi0" if is_sim else "still",
@@ -146,7 +160,9 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
             "seed": options.seed,
             "autorun_episodes": options.episodes,
             "episodes_per_task": options.episodes_per_task,
-            "outcome_source": "ground_truth" if is_sim else "operator",
+            "outcome_source": _judge(options),
+            "reset": options.reset,
+            "pair_help": "scripted" if is_sim else "human",
         },
     }
     for camera in CAMERAS:
@@ -154,6 +170,13 @@ def _base_parameters(options: GraphOptions, nodes: set[str]) -> Parameters:
     for node in nodes:
         parameters[node].update(values.get(node, {}))
     return parameters
+
+
+def _judge(options: GraphOptions) -> str:
+    """Who says that the task is done."""
+    if options.classifiers:
+        return "classifier"
+    return "ground_truth" if options.backend is Backend.SIM else "operator"
 
 
 def _camera_parameters(camera: str, options: GraphOptions) -> dict[str, ParamValue]:

@@ -53,6 +53,9 @@ class VlaInferenceConfig:
         doc="What the gate adds increments to; must be what the policy was trained for.",
         choices=tuple(anchor.value for anchor in Anchor),
     )
+    shadow: bool = param(
+        False, doc="Whether to go on inferring while a human drives; the gate's mode is shadow."
+    )
     extra_delay_s: float = param(
         0.0, doc="Added to every inference.", unit="s", low=0.0, high=5.0, live=True
     )

@@ -19,9 +19,9 @@ from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.learning.actor_bytes import encode_actor
 from vla_rl_ros.learning.actor_observation import PHASE_CHANNEL, phase_of
 from vla_rl_ros.learning.board import Board
-from vla_rl_ros.learning.gym_rewards import task_reward, with_grasp_penalty
 from vla_rl_ros.learning.online_run import OnlineRun
 from vla_rl_ros.learning.online_state import OnlineState
+from vla_rl_ros.learning.rewards import reward_of
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.ros.action_codecs import decode_observation
 from vla_rl_ros.ros.learner_config import LearnerNodeConfig
@@ -178,7 +178,7 @@ class LearnerWorker:
             # An actor that has just started does not know the features before a chunk comes.
             return
         config, learner = self._config, self._learner
-        layout = session_layout(len(seen.names), seen.version, has_grasp_penalty=learner.grasp)
+        layout = session_layout(len(seen.names), seen.version, reward=reward_of(learner))
         out = Path(config.directory).expanduser()
         state = OnlineState(
             out,
@@ -190,10 +190,9 @@ class LearnerWorker:
         )
         self._run = OnlineRun(state, self._outlets.tell)
         self._board = Board(out / "tensorboard")
-        penalty = learner.grasp_penalty
         self._rows = SessionRows(
             ActionSpec(control_period_s=config.control_period_s),
-            reward_terms=lambda: with_grasp_penalty(penalty) if learner.grasp else task_reward,
+            make_reward=lambda: reward_of(learner),
             after_epoch=state.last_epoch,
         )
         self._decoder = SessionDecoder(self._rows, seen.version)

@@ -16,6 +16,7 @@ from std_msgs.msg import ColorRGBA
 from visualization_msgs.msg import Marker, MarkerArray
 
 from vla_rl_ros.core.episode import EpisodeState
+from vla_rl_ros.core.human_ledger import HumanTime
 from vla_rl_ros.core.types import BASE_FRAME, FloatArray, Pose
 from vla_rl_ros.ros.channels import to_stamp
 
@@ -52,6 +53,8 @@ class View:
         target: Target TCP pose.
         driver: Who drives: a key of `DRIVER_COLOURS`, empty while nobody does.
         episode: Episode state.
+        success: Probability that the task is done, None while nobody judges.
+        human: What people gave.
     """
 
     episode: EpisodeState
@@ -62,6 +65,8 @@ class View:
     measured: Pose | None = None
     target: Pose | None = None
     driver: str = ""
+    success: float | None = None
+    human: HumanTime | None = None
 
 
 def cell_markers(view: View, stamp_ns: int) -> MarkerArray:
@@ -82,9 +87,17 @@ def cell_markers(view: View, stamp_ns: int) -> MarkerArray:
         above = view.measured.position_m + np.array([0.0, 0.0, 0.14])
         colour = DRIVER_COLOURS.get(view.driver, DRIVER_COLOURS["hold"])
         markers.append(_named(text_marker(view.driver, above, colour), "driver"))
+    if view.measured is not None and view.success is not None:
+        beside = view.measured.position_m + np.array([0.0, 0.0, 0.19])
+        text = text_marker(f"success {view.success:.2f}", beside, _success_colour(view.success))
+        markers.append(_named(text, "success"))
     corner = np.array([0.3, -0.5, 0.7])
     text = text_marker(_episode_text(view.episode), corner, (1, 1, 1, 1))
     markers.append(_named(text, "episode"))
+    if view.human is not None:
+        below = corner - np.array([0.0, 0.0, 0.16])
+        text = text_marker(human_text(view.human), below, DRIVER_COLOURS["human"])
+        markers.append(_named(text, "human"))
     for marker in markers:
         marker.header.stamp = to_stamp(stamp_ns)
     return MarkerArray(markers=markers)
@@ -121,6 +134,23 @@ def text_marker(text: str, position_m: FloatArray, colour: Colour) -> Marker:
     marker.pose.position = _point(position_m)
     marker.text = text
     return marker
+
+
+def human_text(time: HumanTime) -> str:
+    """Interventions of this episode and of the last few, and what people gave in all."""
+    episode, rolling = time.episode, time.rolling
+    lines = [
+        f"{episode.interventions} interventions, {100.0 * episode.rate:.0f} % of the ticks",
+        f"last {time.num_rolling} episodes: {rolling.interventions}, {100.0 * rolling.rate:.0f} %",
+        f"human time {time.total_s / 60.0:.1f} min",
+    ]
+    if time.waiting_s:
+        lines.append(f"waiting for a reset for {time.waiting_s:.0f} s")
+    return "\n".join(lines)
+
+
+def _success_colour(probability: float) -> Colour:
+    return (1.0 - probability, probability, 0.1, 1.0)
 
 
 def _episode_text(state: EpisodeState) -> str:

@@ -150,7 +150,14 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         name: ProcessSpec(
             name=name, module=f"{nodes}.{name}", executable=name, nodes=(name,), respawn=True
         )
-        for name in ("sim_cell", "recorder", "vla_inference", "residual_actor", "supervisor")
+        for name in (
+            "sim_cell",
+            "recorder",
+            "success_classifier",
+            "vla_inference",
+            "residual_actor",
+            "supervisor",
+        )
     }
     gate = ProcessSpec(
         name="intervention",
@@ -168,6 +175,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         *cameras,
         *([replace(plain["sim_cell"], nice=5)] if is_sim else []),
         *([replace(plain["recorder"], nice=5)] if options.record else []),
+        *([plain["success_classifier"]] if options.classifiers else []),
         replace(plain["vla_inference"], nice=CHAIN_NICE),
         replace(plain["residual_actor"], nice=COMMAND_NICE),
         gate,

@@ -32,6 +32,9 @@ class ResidualActorConfig:
         False, doc="Whether the residual carries the noise it is trained with.", live=True
     )
     explore_seed: int = param(0, doc="Of that noise.", low=0, high=2**31 - 1)
+    shadow: bool = param(
+        False, doc="Whether to go on proposing while a human drives; the gate's mode is shadow."
+    )
     max_state_age_s: float = param(
         0.1, doc="Largest age of the arm's state at a tick.", unit="s", low=0.01, high=1.0
     )

@@ -31,9 +31,13 @@ class Tap(Generic[M]):
         self._subscription = subscription
         self._newest: M | None = None
 
-    def drain(self) -> list[M]:
-        """Messages that arrived since the last call, oldest first, at most the queue's depth."""
-        messages: list[M] = self._take(raw=False)
+    def drain(self, limit: int | None = None) -> list[M]:
+        """Messages that arrived since the last call, oldest first, at most the queue's depth.
+
+        Args:
+            limit: Leave what is beyond so many for the next call; None takes all.
+        """
+        messages: list[M] = self._take(raw=False, limit=limit)
         if messages:
             self._newest = messages[-1]
         return messages
@@ -42,12 +46,15 @@ class Tap(Generic[M]):
         """As `drain`, serialised; of many messages few are needed as values."""
         return self._take(raw=True)
 
-    def _take(self, *, raw: bool) -> list[Any]:
+    def _take(self, *, raw: bool, limit: int | None = None) -> list[Any]:
         taken_all: list[Any] = []
         # The executor's own way to take; the stubs do not say that it returns None when empty.
         handle: Any = self._subscription.handle
         with handle:
-            while (taken := handle.take_message(self._subscription.msg_type, raw)) is not None:
+            while limit is None or len(taken_all) < limit:
+                taken = handle.take_message(self._subscription.msg_type, raw)
+                if taken is None:
+                    break
                 taken_all.append(taken[0])
         return taken_all
 

@@ -21,6 +21,10 @@ class StepError(VlaRlError, RuntimeError):
     """A step of a sequence failed; the sentence says which and why."""
 
 
+class FalseStartError(StepError):
+    """An episode must not begin, because the scene is not in its start; nothing is broken."""
+
+
 class _Future(Protocol):
     def done(self) -> bool: ...
 

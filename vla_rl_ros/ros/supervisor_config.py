@@ -6,9 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.episode import ResetKind
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.reset_plan import ResetMode
 from vla_rl_ros.ros.cell_senses import OUTCOME_TOPICS
 from vla_rl_ros.ros.graph_parameters import MANAGED_NODES
+from vla_rl_ros.ros.scene_checks import CHECKS
 from vla_rl_ros.ros.share import known_tasks
 
 
@@ -34,6 +37,28 @@ class SupervisorConfig:
     )
     episodes_per_task: int = param(
         1, doc="Episodes of a task before the next task's turn.", low=1, high=1_000_000, live=True
+    )
+    reset: str = param(
+        ResetMode.SCRIPTED.value,
+        doc="How scenes are reset: by a script, by the task that undoes this one, by a person.",
+        choices=tuple(mode.value for mode in ResetMode),
+    )
+    pair_help: str = param(
+        ResetKind.HUMAN.value,
+        doc="Who helps a pair of tasks at its beginning and when it is stuck.",
+        choices=(ResetKind.SCRIPTED.value, ResetKind.HUMAN.value),
+    )
+    scene_check: str = param(
+        "auto",
+        doc="Who says whether a scene is in its start; auto asks a simulator, else the judge of "
+        "success, else nobody.",
+        choices=CHECKS,
+    )
+    control_period_s: float = param(
+        0.1, doc="What a tick that a person drove is worth.", unit="s", low=0.02, high=1.0
+    )
+    rate_window: int = param(
+        20, doc="Episodes that the rolling intervention rate looks back on.", low=1, high=1000
     )
     outcome_source: str = param(
         "ground_truth", doc="Who decides success.", choices=tuple(OUTCOME_TOPICS)

@@ -27,6 +27,7 @@ from vla_rl_ros.sim.pacing import Pacer
 from vla_rl_ros.sim.probe import Recorder, WallGauge
 from vla_rl_ros.sim.scene_channel import Args, Handler, Result
 from vla_rl_ros.sim.scene_ids import SceneIds
+from vla_rl_ros.sim.starts import start_problem
 from vla_rl_ros.sim.variants import SceneConfig
 
 _GRASP_SPEED_M_PER_S, _GRASP_FORCE_N = 0.05, 60.0
@@ -99,10 +100,13 @@ class SceneService:
         self._wall = WallGauge(model, data, ids.bodies["wall"])
         self._recorder = Recorder(run_dir, server.robot, data, self._wall)
         self._task = tasks.Task.LIFT
+        self._num_resets = 0
         self.handlers: dict[str, Handler] = {
             "ping": self.ping,
             "stats": self.stats,
             "reset": self.reset,
+            "check": self.check,
+            "clear_hand": self.clear_hand,
             "objects": self.objects,
             "place_wall": self.place_wall,
             "remove_wall": self.remove_wall,
@@ -134,6 +138,7 @@ class SceneService:
             **dataclasses.asdict(self._pacer.stats()),
             "is_in_motion": server.current_motion_id != 0,
             "is_reflex": server.is_reflex,
+            "num_resets": self._num_resets,
             "num_missed_commands": server.watch.num_missed,
             "num_malformed_clients": server.num_malformed,
             "num_unstable_steps": int(warning.number[mujoco.mjtWarning.mjWARN_BADQACC]),
@@ -159,6 +164,7 @@ class SceneService:
                 layout.gripper_width_m, _GRASP_SPEED_M_PER_S, _GRASP_FORCE_N
             )
         self._task = task
+        self._num_resets += 1
         self._pacer.mark_episode()
         return {
             "task": task.value,
@@ -179,6 +185,20 @@ class SceneService:
             return dataclasses.replace(self._config, **overrides)
         except TypeError as error:
             raise SceneError(f"bad variant parameter: {error}") from error
+
+    def check(self, args: Args) -> Result:
+        """Judge ``task`` from now on; answer why it cannot begin here. Touches nothing."""
+        self._task = tasks.task_by_name(str(args.pop("task", "")))
+        _refuse_rest(args)
+        self._pacer.mark_episode()
+        return {"problem": start_problem(self._task, self._data, self._ids)}
+
+    def clear_hand(self, args: Args) -> Result:
+        """Park the peg, so that the arm may go low without it."""
+        _refuse_rest(args)
+        tasks.park_peg(self._model, self._data, self._ids)
+        self._num_resets += 1
+        return {}
 
     def objects(self, args: Args) -> Result:
         """Answer the true poses and whether the task (default: that of the last reset) is done."""

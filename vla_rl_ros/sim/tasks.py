@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three tasks: where things stand at the start, and when the task is solved.
+"""The tasks: where things stand at the start, and when the task is solved.
 
 Layouts are drawn in the same order for every task, so equal seeds of `lift` and `button` give the
 same scene and only the instruction decides. All functions work on live data between two steps and
@@ -44,6 +44,12 @@ _TABLE_MIDDLE_M = (0.5, 0.0)
 _MIN_DISTANCE_M = 0.12
 _CUBE_YAW_RAD = 0.6
 _PEG_START_M = (0.15, 0.21)
+# What a scene's `start_spread_m` gives by default, and a little more.
+_PEG_START_REACH_M = 0.065
+_PEG_START_MARGIN_M = 0.02
+# So deep the peg stands in its hole where pulling it out begins.
+_PEG_DEPTH_M = 0.025
+_PEG_IN_HAND_ERROR_M = 0.01
 _MAX_DRAWS = 10_000
 
 
@@ -53,6 +59,8 @@ class Task(enum.Enum):
     LIFT = "lift"
     PEG = "peg"
     BUTTON = "button"
+    PEG_OUT = "peg_out"
+    """Undoes `PEG`: from the hole back to where `PEG` starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,7 @@ TASKS: dict[Task, TaskSpec] = {
     Task.LIFT: TaskSpec(instruction="lift the red cube", time_limit_s=12.0),
     Task.PEG: TaskSpec(instruction="insert the peg", time_limit_s=12.0),
     Task.BUTTON: TaskSpec(instruction="press the yellow button", time_limit_s=12.0),
+    Task.PEG_OUT: TaskSpec(instruction="pull the peg out", time_limit_s=12.0),
 }
 
 
@@ -109,7 +118,7 @@ class Layout:
     @property
     def has_peg_in_hand(self) -> bool:
         """Whether the peg is between the fingers; otherwise it is parked out of sight."""
-        return self.task is Task.PEG
+        return self.task in (Task.PEG, Task.PEG_OUT)
 
     @property
     def gripper_width_m(self) -> float:
@@ -136,6 +145,9 @@ def sample_layout(task: Task, config: SceneConfig, rng: np.random.Generator) -> 
         low, high = _PEG_START_M
         height = low + 0.5 * (offset[2] + 1.0) * (high - low)
         start = np.append(hole_xy + config.start_spread_m * offset[:2], height)
+    elif task is Task.PEG_OUT:
+        height = 2.0 * BLOCK_HALF_HEIGHT_M - _PEG_DEPTH_M + PEG_HALF_LENGTH_M + PEG_IN_HAND_M
+        start = np.append(hole_xy, height)
     else:
         start = np.asarray(HOME_POSITION_M) + config.start_spread_m * offset
     return Layout(
@@ -212,6 +224,12 @@ def _place_peg(
     _place_free(data, ids, "peg", Pose(tcp.position_m + PEG_IN_HAND_M * axis, tcp.quat_xyzw))
 
 
+def park_peg(model: mujoco.MjModel, data: mujoco.MjData, ids: SceneIds) -> None:
+    """Take the peg out of the hand and out of reach, so that the empty hand may go anywhere."""
+    _place_peg(model, data, ids, is_in_hand=False)
+    mujoco.mj_forward(model, data)
+
+
 def _place_free(data: mujoco.MjData, ids: SceneIds, name: str, pose: Pose) -> None:
     quat_wxyz = pose.quat_xyzw[[3, 0, 1, 2]]
     data.qpos[ids.free_qpos[name]] = np.concatenate([pose.position_m, quat_wxyz])
@@ -264,9 +282,31 @@ def is_success(task: Task, data: mujoco.MjData, ids: SceneIds) -> bool:
         return bool(data.xpos[ids.bodies["cube"]][2] > CUBE_LIFTED_M)
     if task is Task.BUTTON:
         return bool(data.qpos[ids.button_qpos] < BUTTON_PRESSED_M)
+    if task is Task.PEG_OUT:
+        return is_peg_in_hand(data, ids) and _is_at_peg_start(data, ids)
+    return is_peg_in_hole(data, ids, PEG_INSERTED_M)
+
+
+def is_peg_in_hole(data: mujoco.MjData, ids: SceneIds, depth_m: float) -> bool:
+    """Whether the tip is at least so deep in the hole; beside the block it is as low, but not."""
     peg, block = ids.bodies["peg"], ids.bodies["block"]
     tip = data.xpos[peg] + PEG_HALF_LENGTH_M * data.xmat[peg].reshape(3, 3)[:, 2]
     offset = tip - data.xpos[block]
     depth = BLOCK_HALF_HEIGHT_M - offset[2]
-    # Beside the block the tip is as low, but not in the hole.
-    return bool(depth >= PEG_INSERTED_M and np.max(np.abs(offset[:2])) < PEG_HALF_WIDTH_M)
+    return bool(depth >= depth_m and np.max(np.abs(offset[:2])) < PEG_HALF_WIDTH_M)
+
+
+def is_peg_in_hand(data: mujoco.MjData, ids: SceneIds) -> bool:
+    """Whether the peg is where the fingers hold it."""
+    tcp, axis = data.site_xpos[ids.tcp_site], data.site_xmat[ids.tcp_site].reshape(3, 3)[:, 2]
+    error_m = data.xpos[ids.bodies["peg"]] - (tcp + PEG_IN_HAND_M * axis)
+    return float(np.linalg.norm(error_m)) < _PEG_IN_HAND_ERROR_M
+
+
+def _is_at_peg_start(data: mujoco.MjData, ids: SceneIds) -> bool:
+    """Whether the TCP is where `sample_layout` lets `Task.PEG` begin, or close to it."""
+    offset = data.site_xpos[ids.tcp_site] - data.xpos[ids.bodies["block"]]
+    low, high = _PEG_START_M
+    height = data.site_xpos[ids.tcp_site][2]
+    is_above = low <= height <= high + _PEG_START_MARGIN_M
+    return bool(is_above and np.max(np.abs(offset[:2])) < _PEG_START_REACH_M)

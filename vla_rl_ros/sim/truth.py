@@ -22,6 +22,7 @@ from vla_rl_ros.sim.scene_ids import SceneIds
 from vla_rl_ros.sim.snapshot import MODEL_NAME, SNAPSHOT_NAME, SnapshotReader
 from vla_rl_ros.sim.tasks import (
     HOME_POSITION_M,
+    Task,
     is_success,
     object_poses,
     sample_layout,
@@ -36,6 +37,7 @@ _HEALTH_KEYS = (
     "backlog_s",
     "num_backlogs_given_up",
     "busy_p99_ms",
+    "num_resets",
     "num_missed_commands",
     "num_unstable_steps",
 )
@@ -101,7 +103,7 @@ class SceneTruth:
         return self.latest
 
     def start(self, task: str, seed: int) -> dict[str, Any]:
-        """Where the arm has to start for a reset.
+        """Where the arm has to start for a reset; empties the hand where it starts low.
 
         Args:
             task: Task name.
@@ -111,7 +113,10 @@ class SceneTruth:
             ``start_offset_m``: offset of the TCP from its home position, base axes;
             ``gripper_width_m``: what the gripper has to be commanded to before the reset.
         """
-        layout = sample_layout(task_by_name(task), self._config, np.random.default_rng(seed))
+        which = task_by_name(task)
+        if which is Task.PEG_OUT:
+            self._client.request("clear_hand")
+        layout = sample_layout(which, self._config, np.random.default_rng(seed))
         offset_m = layout.start.position_m - np.asarray(HOME_POSITION_M)
         return {"start_offset_m": offset_m.tolist(), "gripper_width_m": layout.gripper_width_m}
 
@@ -122,6 +127,19 @@ class SceneTruth:
             SceneError: It refused.
         """
         answer = self._client.request("reset", task=task, seed=seed)
+        self._task = task_by_name(task)
+        return answer
+
+    def check(self, task: str) -> dict[str, Any]:
+        """Judge another task from now on, touching nothing.
+
+        Returns:
+            ``problem``: why it cannot begin in the present state, empty when it can.
+
+        Raises:
+            SceneError: It refused.
+        """
+        answer = self._client.request("check", task=task)
         self._task = task_by_name(task)
         return answer
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`vla-rl-ros bag info|check|recover`: look at recorded episodes and complete interrupted ones."""
+"""`vla-rl-ros bag info|check|human|recover`: look at recorded episodes and mend them."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_check import BagReport, check, find_bags
 from vla_rl_ros.data.bag_reader import Bag
+from vla_rl_ros.data.human_count import control_period_s, count_bags, total
 from vla_rl_ros.data.recover import recover
 from vla_rl_ros.ros.graph import TOPICS
 
@@ -23,6 +25,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     for name, run, text in (
         ("info", _info, "episode, provenance and topics of a bag"),
         ("check", _check, "say what is wrong; exit code 1 if anything is"),
+        ("human", _human, "count who drove, compare with the ledger; exit code 1 if it differs"),
         ("recover", _recover, "complete bags whose recorder was killed"),
     ):
         command = commands.add_parser(name, help=text, description=text)
@@ -37,7 +40,7 @@ def _info(arguments: argparse.Namespace) -> int:
         bag = Bag(path)
         report = check(path)
         print(f"{path}\n  {_size(report)}")
-        for name in ("episode", "provenance", "recovery"):
+        for name in ("episode", "human", "provenance", "recovery"):
             values = bag.metadata(name)
             if values:
                 print(f"  {name}: " + ", ".join(f"{k}={v}" for k, v in values.items() if v))
@@ -61,6 +64,24 @@ def _check(arguments: argparse.Namespace) -> int:
         return not report.problems
 
     return _for_each(arguments.paths, show)
+
+
+def _human(arguments: argparse.Namespace) -> int:
+    try:
+        bags = [bag for path in arguments.paths for bag in find_bags(path)]
+        counts, period_s = count_bags(bags), control_period_s(bags[0])
+    except BagError as error:
+        print(error, file=sys.stderr)
+        return 1
+    for count in counts:
+        rows = count.rows
+        print(
+            f"{count.bag}: {rows.ticks} ticks, {rows.human_ticks} human, "
+            f"{rows.interventions} interventions; {count.verdict}"
+        )
+    figures = total(counts, period_s)
+    print(json.dumps(figures))
+    return 0 if figures["agrees"] else 1
 
 
 def _recover(arguments: argparse.Namespace) -> int:

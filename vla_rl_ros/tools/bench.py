@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
-from vla_rl_ros.tools import bench_latency, bench_learner, bench_seams
+from vla_rl_ros.tools import bench_latency, bench_learner, bench_pair, bench_seams
 from vla_rl_ros.tools.up import default_out
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     bench_seams.add_parser(benches)
     bench_latency.add_parser(benches)
     bench_learner.add_parser(benches)
+    bench_pair.add_parser(benches)
 
 
 def run_experts(arguments: argparse.Namespace) -> int:

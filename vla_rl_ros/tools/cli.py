@@ -16,8 +16,14 @@ from vla_rl_ros.core.errors import VlaRlError
 INTERRUPTED = 130
 COMMANDS = {
     "up": ("vla_rl_ros.tools.up", "run the cell, simulated or real, with or without ROS"),
+    "operator": (
+        "vla_rl_ros.tools.operator_app",
+        "a page with what goes on in the cell, and buttons",
+    ),
     "demo": ("vla_rl_ros.tools.demo", "five episodes of each task in simulation, with a report"),
     "bench": ("vla_rl_ros.tools.bench", "measure the running system; prints one JSON line"),
+    "record": ("vla_rl_ros.tools.record", "record what an operator shows"),
+    "label": ("vla_rl_ros.tools.label", "label frames of recordings, for a success classifier"),
     "train": ("vla_rl_ros.tools.train", "train a base policy, or a residual on a frozen one"),
     "probe": ("vla_rl_ros.tools.probe", "collect demonstrations by a base and its residual"),
     "distill": ("vla_rl_ros.tools.distill", "teach a base policy what its residual found"),

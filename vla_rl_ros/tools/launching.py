@@ -26,8 +26,15 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
+from vla_rl_ros.core.reset_plan import ResetMode
 from vla_rl_ros.core.types import BASE_FRAME, Mode
-from vla_rl_ros.ros.graph_options import SIM_ADDRESS, Backend, GraphOptions
+from vla_rl_ros.ros.graph_options import (
+    OPERATOR_DEVICES,
+    OPERATOR_MODES,
+    SIM_ADDRESS,
+    Backend,
+    GraphOptions,
+)
 from vla_rl_ros.ros.processes import (
     ProcessSpec,
     build_graph,
@@ -40,6 +47,9 @@ from vla_rl_ros.tools.graph import write_parameters
 RESPAWN_DELAY_S = 1.0
 SWITCHES = ("true", "false")
 _MODES = ("", *(mode.value for mode in Mode))
+_RESETS = tuple(mode.value for mode in ResetMode)
+_OPERATORS = ("", *OPERATOR_DEVICES)
+_OPERATOR_MODES = ("", *OPERATOR_MODES)
 _COMMON = (
     ("site", "", "YAML file with this cell's node parameters", None),
     ("task", "lift", "what to do", known_tasks()),
@@ -47,11 +57,15 @@ _COMMON = (
     ("checkpoint", "", "weights of the policy; empty takes those it brings along", None),
     ("mode", "", "how chunks are executed; empty takes prefix_lock", _MODES),
     ("residual", "", "weights of a residual: policy.safetensors, or the directory of a run", None),
+    ("classifier", "", "directories of success classifiers, separated by blanks", None),
+    ("operator", "", "what the operator has in his hand; empty for nothing", _OPERATORS),
+    ("operator_mode", "", "what he is there for; empty takes assist", _OPERATOR_MODES),
     ("learner", "", "directory of a learner's run; empty for no learner on this host", None),
     ("preset", "", "settings of the learner; empty takes pld", None),
     ("learner_settings", "", "changes of them, e.g. learner.xi=0.3, separated by blanks", None),
     ("episodes", "0", "episodes to run without being asked", None),
     ("seed", "0", "seed of the first reset", None),
+    ("reset", ResetMode.SCRIPTED.value, "who resets the scene", _RESETS),
     ("out", "out", "where bags and parameter files go", None),
     ("record", "true", "record every episode", SWITCHES),
     ("rviz", "false", "open rviz with the cell's view", SWITCHES),
@@ -110,10 +124,14 @@ def _options(backend: Backend, values: dict[str, str]) -> GraphOptions:
         tasks=(values["task"],),
         episodes=int(values["episodes"]),
         seed=int(values["seed"]),
+        reset=values["reset"],
         policy=values["policy"],
         checkpoint=values["checkpoint"],
         mode=values["mode"],
         residual=values["residual"],
+        classifiers=tuple(values["classifier"].split()),
+        operator=values["operator"],
+        operator_mode=values["operator_mode"],
         learner=Path(values["learner"]).expanduser() if values["learner"] else None,
         preset=values["preset"],
         learner_settings=values["learner_settings"],

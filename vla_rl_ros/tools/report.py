@@ -33,6 +33,7 @@ class EpisodeResult:
         outcome: Value of `core.episode.Outcome`.
         duration_s: Time in the running phase.
         bag: Directory of the recording, empty when nothing was recorded.
+        reset: Who reset the scene for it, a value of `core.episode.ResetKind`.
     """
 
     episode_id: str
@@ -41,6 +42,7 @@ class EpisodeResult:
     outcome: str
     duration_s: float
     bag: str = ""
+    reset: str = ""
 
     @property
     def is_success(self) -> bool:

@@ -26,7 +26,7 @@ class EpisodePlan:
     """One episode to run.
 
     Attributes:
-        task: Task name.
+        task: Task name; the supervisor may choose the one that undoes it.
         seed: Seed of the reset.
     """
 
@@ -171,11 +171,12 @@ def _run_episode(
     running_s = times_s.get(Phase.RUNNING, math.nan)
     return EpisodeResult(
         episode_id=state.episode_id,
-        task=plan.task,
-        seed=plan.seed,
+        task=state.task,
+        seed=state.seed,
         outcome=outcome,
         duration_s=times_s.get(state.phase, math.nan) - running_s,
         bag=str(bags / state.episode_id) if bags else "",
+        reset=state.reset.value if state.reset else "",
     )
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from vla_rl_ros.core.chunking import Step
+from vla_rl_ros.core.gate import Gate
 from vla_rl_ros.core.geometry import pose_increment
-from vla_rl_ros.core.intervention import Anchor, Gate, GateSettings, PolicyAction
+from vla_rl_ros.core.intervention import Anchor, GateSettings, PolicyAction
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray, ImageArray, Pose

@@ -57,9 +57,9 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         ConfigError: Bags that do not fit the run in ``--out``.
     """
     from vla_rl_ros.core.spec import ActionSpec
-    from vla_rl_ros.learning.gym_rewards import task_reward, with_grasp_penalty
     from vla_rl_ros.learning.offline_run import OfflineSettings, OfflineTrainer
     from vla_rl_ros.learning.presets import preset
+    from vla_rl_ros.learning.rewards import reward_of
     from vla_rl_ros.learning.session_rows import session_layout
     from vla_rl_ros.ros.bag_rows import BagRows, common_meaning, find_episodes
 
@@ -73,7 +73,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     trainer = OfflineTrainer(
         arguments.out,
-        session_layout(len(seen.names), seen.version, has_grasp_penalty=config.grasp),
+        session_layout(len(seen.names), seen.version, reward=reward_of(config)),
         seen.names,
         config,
         changed(settings, "run", arguments.set),
@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     reader = BagRows(
         ActionSpec(control_period_s=seen.control_period_s),
         seen.version,
-        lambda: with_grasp_penalty(config.grasp_penalty) if config.grasp else task_reward,
+        lambda: reward_of(config),
     )
     try:
         facts = _read(trainer, reader, episodes)

@@ -40,6 +40,10 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--record", action="store_true", help="record every episode")
     group.add_argument(
+        "--classifier", default="", metavar="DIR",
+        help="success classifier that decides outcomes, in place of the simulator",
+    )  # fmt: skip
+    group.add_argument(
         "--kill-learner", type=int, default=0, metavar="N",
         help="kill the learner N times on the way, to see that nothing is lost; needs --minutes",
     )  # fmt: skip
@@ -93,6 +97,7 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
         variant=arguments.variant,
         policy=arguments.base_policy,
         checkpoint="" if arguments.base_checkpoint is None else str(arguments.base_checkpoint),
+        classifiers=(arguments.classifier,) if arguments.classifier else (),
         learner=arguments.out,
         preset=arguments.preset,
         learner_settings=" ".join(settings),

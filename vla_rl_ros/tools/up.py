@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.reset_plan import ResetMode
 from vla_rl_ros.core.types import Mode
 from vla_rl_ros.policies.protocol import POLICY_MODULES
-from vla_rl_ros.ros.graph_options import SIM_ADDRESS, Backend, GraphOptions
+from vla_rl_ros.ros.graph_options import (
+    OPERATOR_DEVICES,
+    OPERATOR_MODES,
+    SIM_ADDRESS,
+    Backend,
+    GraphOptions,
+)
 from vla_rl_ros.ros.share import known_tasks
 from vla_rl_ros.sim.variants import VARIANTS
 
@@ -33,6 +40,7 @@ examples:
   vla-rl-ros up --sim --policy scripted --task peg --episodes 3
   vla-rl-ros up --robot-ip 172.16.0.2 --site config/sites/example.yaml
   vla-rl-ros up --sim --task peg --learner runs/peg    learn a residual while it runs
+  vla-rl-ros up --robot-ip 172.16.0.2 --operator spacemouse    a hand that may take over
   vla-rl-ros up --sim --task peg --residual runs/peg   run what was learned, without a learner
 
 Two simulated cells on one machine need two addresses and two ROS domains:
@@ -58,6 +66,13 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     parser.add_argument(
         "--task", choices=known_tasks(), default="lift", help="what to do (default: lift)"
     )
+    parser.add_argument(
+        "--reset",
+        choices=tuple(mode.value for mode in ResetMode),
+        default=ResetMode.SCRIPTED.value,
+        help="who resets the scene: a script, the task that undoes this one, a person "
+        "(default: scripted)",
+    )
     parser.add_argument("--episodes", type=count, help="run this many episodes, then stop")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
     parser.add_argument(
@@ -68,6 +83,16 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         help=f"difficulty of the scene: {', '.join(VARIANTS)}",
     )
     add_policy_arguments(parser)
+    parser.add_argument(
+        "--classifier",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="DIR",
+        help="success classifiers, one per task, that decide outcomes (default: the simulator or "
+        "the operator does)",
+    )
+    add_operator_arguments(parser)
     add_learner_arguments(parser)
     parser.add_argument(
         "--rate",
@@ -110,6 +135,23 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="CHECKPOINT",
         help="learned correction of the policy: a policy.safetensors, or the directory of a run",
+    )
+
+
+def add_operator_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the operator has in his hand, and what he is there for."""
+    parser.add_argument(
+        "--operator",
+        choices=OPERATOR_DEVICES,
+        default="",
+        help="what the operator has in his hand (default: none); joy listens to teleop/joy",
+    )
+    parser.add_argument(
+        "--operator-mode",
+        choices=OPERATOR_MODES,
+        default="",
+        help="assist: he takes over from the policy; demonstrate: he drives; shadow: he drives "
+        "and the policy is compared with him (default: assist)",
     )
 
 
@@ -166,14 +208,18 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         robot_ip=arguments.robot_ip or SIM_ADDRESS,
         tasks=(arguments.task,),
         seed=arguments.seed,
+        reset=arguments.reset,
         variant=arguments.variant,
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
         mode=arguments.mode,
         residual=arguments.residual,
+        classifiers=tuple(arguments.classifier),
         learner=arguments.learner,
         preset=arguments.preset,
         learner_settings=" ".join(arguments.set),
+        operator=arguments.operator,
+        operator_mode=arguments.operator_mode,
         image_px=arguments.image_px,
         rate=arguments.rate,
         record=not arguments.no_record,

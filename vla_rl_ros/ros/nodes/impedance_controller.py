@@ -178,6 +178,7 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
 
     async def _on_home(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         controller = self.arm_handle.controller
+        self.diag.count("homings")
         return await self._answer(response, lambda: controller.home(self.config.home()))
 
     async def _on_recover(

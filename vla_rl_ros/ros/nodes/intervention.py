@@ -2,23 +2,21 @@
 """The gate: the only node that tells the arm and the gripper where to go.
 
 It speaks only while an episode runs, the supervisor is heard and the arm's pose is fresh; then it
-repeats its target as a heartbeat. Otherwise it is silent, and silence makes the arm safe.
+repeats its target as a heartbeat. Otherwise it is silent, and silence makes the arm safe. The
+operator's device hangs here, so that nothing stands between his hand and the target.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
-from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.episode import EpisodeState, Phase
-from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
-from vla_rl_ros.core.intervention import Anchor, ExecutedAction, Gate, GateSettings
-from vla_rl_ros.core.reference import ReferenceLimits
-from vla_rl_ros.core.spec import ActionSpec
+from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.gate import Gate
+from vla_rl_ros.core.intervention import ExecutedAction
+from vla_rl_ros.core.shadow import disagreement
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.ros import cdr
 from vla_rl_ros.ros.action_codecs import decode_policy_action, encode_executed
@@ -27,7 +25,10 @@ from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import decode_episode, decode_gripper, encode_pose
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
+from vla_rl_ros.ros.intervention_config import InterventionConfig, OperatorMode
 from vla_rl_ros.ros.managed_node import ManagedNode
+from vla_rl_ros.ros.operator_buttons import OperatorButtons
+from vla_rl_ros.ros.operator_hand import OperatorHand
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.state_reader import StampedTopic
@@ -37,61 +38,8 @@ from vla_rl_ros.ros.urgency import Urgency
 MAX_AHEAD_S = 0.05
 
 
-@dataclass(frozen=True, kw_only=True)
-class InterventionConfig:
-    """What the gate lets through, and how long it trusts what it heard."""
-
-    control_period_s: float = param(
-        0.1, doc="Time between two ticks.", unit="s", low=0.02, high=1.0
-    )
-    heartbeat_hz: float = param(
-        40.0, doc="Rate at which the target is repeated.", unit="Hz", low=20.0, high=100.0
-    )
-    anchor: str = param(
-        "measured",
-        doc="What an increment is added to; must be what the policy was trained for.",
-        choices=tuple(anchor.value for anchor in Anchor),
-    )
-    limits: ReferenceLimits = param(  # noqa: RUF009 - param() makes a field
-        ReferenceLimits(), doc="Limits of targets."
-    )
-    max_action_age_s: float = param(
-        0.0,
-        doc="Largest age of a proposal; 0 for 1.5 periods, at most 0.1 s.",
-        unit="s",
-        low=0.0,
-        high=1.0,
-    )
-    max_pose_age_s: float = param(
-        0.1, doc="Largest age of the measured pose.", unit="s", low=0.01, high=1.0
-    )
-    supervisor_timeout_s: float = param(
-        0.5, doc="Silence of the supervisor after which nothing is sent.", unit="s", low=0.1
-    )
-    gripper_open_width_m: float = param(
-        0.08, doc="Width commanded for an open gripper.", unit="m", low=0.0, high=0.08
-    )
-    gripper_repeat_s: float = param(
-        1.0, doc="Time after which the gripper's target is repeated.", unit="s", low=0.1
-    )
-
-    def __post_init__(self) -> None:
-        """Check bounds, and that no proposal outlives its tick."""
-        check_bounds(self)
-        if self.max_action_age_s > 1.5 * self.control_period_s:
-            raise ConfigError(
-                f"max_action_age_s={self.max_action_age_s} must not exceed 1.5 periods of "
-                f"control_period_s={self.control_period_s}"
-            )
-
-    @property
-    def action_age_s(self) -> float:
-        """Largest age of a proposal."""
-        return self.max_action_age_s or min(0.1, 1.5 * self.control_period_s)
-
-
 class InterventionNode(ManagedNode[InterventionConfig]):
-    """Publishes `arm/target_pose`, `gripper/target` and `action/executed`."""
+    """Publishes `arm/target_pose`, `gripper/target`, `action/executed` and `teleop/joy`."""
 
     _target: Sender
     _gripper: Sender
@@ -106,29 +54,42 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         self._sampler = Sampler(self)
         self._timer: Timer | None = None
         self._gate: Gate | None = None
+        self._hand: OperatorHand | None = None
+        self._buttons: OperatorButtons | None = None
+        self._ticks: Tap[JointState] | None = None
         self._episode = EpisodeState()
         self._episode_s = float("-inf")
+        self._has_begun = False
 
     def setup(self) -> None:
         """Create topics and the closed gate."""
-        self._gate = Gate(_settings(self.config))
+        self._gate = Gate(self.config.gate_settings())
+        self._mode = OperatorMode(self.config.mode)
         self._pose = StampedTopic(
             self._sampler, "arm/tcp_pose", cdr.pose, self.config.max_pose_age_s, depth=1
         )
-        self._hand: Tap[JointState] = self._sampler.tap("gripper/state")
+        self._fingers: Tap[JointState] = self._sampler.tap("gripper/state")
         self._target = self._endpoints.publisher("arm/target_pose")
         self._gripper = self._endpoints.publisher("gripper/target")
         self._executed = self._endpoints.publisher("action/executed")
         self._endpoints.reader("episode/state", self._on_episode)
         self._endpoints.reader("policy/action", self._on_action)
+        hand = OperatorHand(self, self._endpoints, self._on_hand, self._now_s)
+        if hand.is_there:
+            self._hand = hand
+            self._buttons = OperatorButtons(self, self.diag)
+            # Rows of a human must lie on the actor's ticks, also where it proposes nothing.
+            self._ticks = self._sampler.tap("policy/observation", depth=4)
 
     def start(self) -> None:
-        """Begin to repeat the target, once there is one."""
-        self._delay_ms = Window(600)
+        """Begin to repeat the target, once there is one, and to feel the operator's hand."""
+        self._delay_ms, self._hand_ms = Window(600), Window(600)
         self._said = ""
         self._timer = self.create_timer(
             1.0 / self.config.heartbeat_hz, self._on_heartbeat, clock=self._steady
         )
+        if self._hand is not None:
+            self._hand.start()
 
     def stop(self, reason: str) -> None:
         """Fall silent."""
@@ -137,17 +98,26 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._timer = None
         if self._gate is not None:
             self._gate.close()
+        if self._hand is not None:
+            self._hand.stop()
 
     def teardown(self) -> None:
-        """Leave the topics."""
+        """Leave the topics and the device."""
+        if self._hand is not None:
+            self._hand.destroy()
+        if self._buttons is not None:
+            self._buttons.destroy()
+        self._hand = self._buttons = self._ticks = None
         self._endpoints.destroy()
         self._sampler.destroy()
         self._gate = None
 
     def on_config(self, config: InterventionConfig) -> None:
-        """Take over new limits and anchor for the next action."""
+        """Take over new limits for the next action, and how the hand moves the arm."""
         if self._gate is not None:
-            self._gate.settings = _settings(config)
+            self._gate.settings = config.gate_settings()
+        if self._hand is not None:
+            self._hand.teleop.config = config.teleop
 
     def _on_episode(self, message: DiagnosticArray) -> None:
         try:
@@ -160,13 +130,15 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             return
         if self._episode.phase is not Phase.RUNNING:
             self._gate.close()
+            self._has_begun = False
             self._say(Level.OK, f"closed, phase {self._episode.phase.value}")
         elif self._gate.epoch != self._episode.epoch:
             is_hand_open = self._is_hand_open()
+            self._has_begun = False
             self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_hand_open)
 
     def _is_hand_open(self) -> bool:
-        message = self._hand.newest()
+        message = self._fingers.newest()
         try:
             width_m = None if message is None else decode_gripper(message).width_m
         except InvalidCommandError as error:
@@ -175,26 +147,81 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         return width_m is None or width_m > 0.5 * self.config.gripper_open_width_m
 
     def _on_action(self, message: JointState) -> None:
-        if not self.is_running or self._gate is None:
+        gate = self._gate
+        if not self.is_running or gate is None:
             return
         now_ns, max_age_s = self._now_ns(), self.config.action_age_s
+        if self._mode is OperatorMode.DEMONSTRATE:
+            self.diag.count("proposals_ignored")
+            return
         try:
             action = decode_policy_action(message)
             check_age(action.stamp_ns, now_ns, max_age_s=max_age_s, max_ahead_s=MAX_AHEAD_S)
             self._require_supervisor()
-            executed = self._gate.accept(action, self._pose.nearest(now_ns))
+            measured = self._pose.nearest(now_ns)
+            self._collect(gate, now_ns, measured)
+            if gate.is_human or gate.is_finishing or self._mode is OperatorMode.SHADOW:
+                gate.note(action)
+                return
+            executed = gate.accept(action, measured)
         except InvalidCommandError as error:
             self.diag.count(f"rejected.{error.reason}")
             self.get_logger().warning(f"action dropped: {error}", throttle_duration_sec=1.0)
             return
-        self._send(self._gate)
+        self._send(gate)
         self._record(executed)
         self._delay_ms.add((self._now_ns() - action.stamp_ns) * 1e-6)
         self.diag.set("tick_to_target_p99_ms", self._delay_ms.quantile(0.99))
         self._say(Level.OK, f"{executed.source.value} drives")
 
+    def _on_hand(self) -> None:
+        """A report of the operator's device: what he wants now."""
+        gate, hand = self._gate, self._hand
+        if gate is None or hand is None or self._buttons is None or not self.is_running:
+            return
+        self._buttons.follow(hand.teleop.presses, self._episode.phase, self._now_s())
+        if gate.epoch is None:
+            hand.teleop.presses.clear()
+            return
+        now_ns = self._now_ns()
+        try:
+            self._require_supervisor()
+            measured = self._pose.nearest(now_ns)
+        except InvalidCommandError as error:
+            self.diag.count(f"hand.{error.reason}")
+            return
+        self._collect(gate, now_ns, measured)
+        self._drive(gate, hand, now_ns, measured)
+        self._send(gate)
+        if gate.is_human:
+            self._hand_ms.add((self._now_ns() - hand.report_ns) * 1e-6)
+            self.diag.set("hand_to_target_p99_ms", self._hand_ms.quantile(0.99))
+
+    def _drive(self, gate: Gate, hand: OperatorHand, now_ns: int, measured: Pose) -> None:
+        """Let the operator drive, or not any more."""
+        command = hand.teleop.command(self._now_s())
+        if self._mode is not OperatorMode.ASSIST and not hand.is_gone:
+            # From his first move on the arm is his: that he waits is what he does.
+            self._has_begun = self._has_begun or command.is_driving
+        elif not command.is_driving:
+            self._has_begun = False
+        if not (command.is_driving or self._has_begun):
+            gate.release(now_ns, measured)
+            return
+        if not gate.is_human:
+            self.diag.count("takeovers")
+            self._say(Level.OK, "human drives")
+        gate.take_over(now_ns, measured)
+        gate.steer(command.increment, now_ns, measured)
+        presses = hand.teleop.presses.take("gripper")
+        if presses:
+            gate.press_gripper(presses)
+
     def _on_heartbeat(self) -> None:
         gate = self._gate
+        if self._hand is not None and self._buttons is not None:
+            self._hand.check(self._now_s())
+            self._buttons.follow(self._hand.teleop.presses, self._episode.phase, self._now_s())
         if gate is None or gate.epoch is None:
             return
         try:
@@ -210,11 +237,20 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             measured = None
             gate.interrupt()
             self._say(Level.WARN, f"silent: {error}")
+        self._collect(gate, now_ns, measured)
+        if self._hand is not None and measured is not None:
+            self._drive(gate, self._hand, now_ns, measured)
+        self._send(gate)
+
+    def _collect(self, gate: Gate, now_ns: int, measured: Pose | None) -> None:
+        """Record the ticks that are over, on the grid of the actor's."""
+        if self._ticks is not None:
+            for raw in self._ticks.drain_raw():
+                gate.on_tick(cdr.stamp_ns(raw))
         while (row := gate.hold(now_ns, measured)) is not None:
             self._record(row)
-            if measured is not None:
+            if measured is not None and not gate.is_human:
                 self._say(Level.WARN, "holding: no action for this tick")
-        self._send(gate)
 
     def _require_supervisor(self) -> None:
         age_s = self._now_s() - self._episode_s
@@ -235,6 +271,21 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         self.diag.count(f"source.{executed.source.value}")
         for limit in executed.limits:
             self.diag.count(f"limited.{limit}")
+        if self._mode is OperatorMode.SHADOW:
+            self._compare(executed)
+
+    def _compare(self, executed: ExecutedAction) -> None:
+        apart = disagreement(executed, self.config.spec)
+        if apart is None:
+            return
+        self.diag.count("compared")
+        self.diag.set("disagreement", apart)
+        if apart >= self.config.disagreement:
+            self.diag.count("disagreements")
+            self.get_logger().info(
+                f"tick {executed.stamp_ns}: the policy is {apart:.2f} away from the operator",
+                throttle_duration_sec=1.0,
+            )
 
     def _say(self, level: Level, sentence: str) -> None:
         if sentence != self._said:
@@ -249,14 +300,6 @@ class InterventionNode(ManagedNode[InterventionConfig]):
 
     def _now_s(self) -> float:
         return float(self._steady.now().nanoseconds * 1e-9)
-
-
-def _settings(config: InterventionConfig) -> GateSettings:
-    return GateSettings(
-        anchor=Anchor(config.anchor),
-        limits=config.limits,
-        spec=ActionSpec(control_period_s=config.control_period_s),
-    )
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.guard_condition import GuardCondition
 from rclpy.serialization import deserialize_message
 from rclpy.timer import Timer
+from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import BagError, InvalidCommandError
@@ -27,6 +28,7 @@ from vla_rl_ros.ros.bag_thread import BagThread
 from vla_rl_ros.ros.codecs import decode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.graph import TOPIC_BY_NAME, TOPICS, Topic
+from vla_rl_ros.ros.human_time import decode_human_time, human_record
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.parameter_dump import ParameterDump
 from vla_rl_ros.ros.qos import PUBLISHER_QOS
@@ -36,6 +38,7 @@ from vla_rl_ros.ros.run import run
 
 STATE_TOPIC = "episode/state"
 _STATE_INDEX = TOPICS.index(TOPIC_BY_NAME[STATE_TOPIC])
+_LEDGER_INDEX = TOPICS.index(TOPIC_BY_NAME["human/ledger"])
 _LATCHED = frozenset(
     index
     for index, topic in enumerate(TOPICS)
@@ -136,6 +139,8 @@ class RecorderNode(ManagedNode[RecorderConfig]):
             return
         begin = 0
         for index, message in enumerate(messages):
+            if message.topic_index == _LEDGER_INDEX:
+                self._note_human(bags, message)
             state = self._state_of(message) if message.topic_index == _STATE_INDEX else None
             if state is not None:
                 bags.put(messages[begin:index])
@@ -150,6 +155,15 @@ class RecorderNode(ManagedNode[RecorderConfig]):
         except InvalidCommandError as error:
             self.diag.count(f"bad_state.{error.reason}")
             return None
+
+    def _note_human(self, bags: BagThread, message: RawMessage) -> None:
+        try:
+            ledger = deserialize_message(message.data, JointState)
+            epoch, values = decode_human_time(ledger).epoch, human_record(ledger)
+        except InvalidCommandError as error:
+            self.diag.count(f"bad_ledger.{error.reason}")
+            return
+        bags.put_human(epoch, values)
 
     def _ask_for_parameters(self, state: EpisodeState) -> None:
         is_new = state.episode_id != self._fetch_id

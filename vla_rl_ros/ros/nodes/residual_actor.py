@@ -76,7 +76,7 @@ class ResidualActorNode(EpisodeNode[ResidualActorConfig]):
         self._view = ActorView()
         self._weights_shown = WeightsReport(self.diag, self._residual)
         self._rng = np.random.default_rng([config.explore_seed, 3])
-        self._plan = ChunkPlan(self._period_ns)
+        self._plan = ChunkPlan(self._period_ns, is_shadow=config.shadow)
         self._plan.reset(self.episode.epoch)
         self._grid = TickGrid(self._period_ns)
         limits = StateLimits(

@@ -76,7 +76,11 @@ class SimCellNode(ManagedNode[SimCellConfig]):
         self._is_stale = False
         # A service that awaits occupies its callback group, and publishing must go on meanwhile.
         group = ReentrantCallbackGroup()
-        for name, handler in (("prepare", self._on_prepare), ("reset", self._on_reset)):
+        for name, handler in (
+            ("prepare", self._on_prepare),
+            ("reset", self._on_reset),
+            ("check", self._on_check),
+        ):
             self.create_service(Trigger, f"~/{name}", handler, callback_group=group)
 
     def on_config(self, config: SimCellConfig) -> None:
@@ -164,6 +168,13 @@ class SimCellNode(ManagedNode[SimCellConfig]):
         """Arrange the scene for task and seed."""
         config = self.config
         return await self._answer(response, lambda: self._truth.reset(config.task, config.seed))
+
+    async def _on_check(
+        self, _request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        """Judge the task from now on and answer, as JSON, why it cannot begin; touch nothing."""
+        config = self.config
+        return await self._answer(response, lambda: self._truth.check(config.task))
 
     async def _answer(
         self, response: Trigger.Response, ask: Callable[[], dict[str, Any]]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings the nodes up in order, runs episodes, decides their outcome, latches faults.
+"""Brings the nodes up in order, runs episodes, decides outcomes, latches faults, counts people.
 
 Owns episode ids, phases and epochs. Never commands the arm; resets go through the controller's
 services while the gate is silent. If this node dies the gate falls silent too.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -18,8 +19,17 @@ from rclpy.task import Future
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool, Trigger
 
-from vla_rl_ros.core.episode import EpisodeOrderError, EpisodeState, Phase, planned_task
+from vla_rl_ros.core.episode import (
+    EpisodeOrderError,
+    EpisodeState,
+    Phase,
+    ResetKind,
+    planned_task,
+)
 from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.core.human_ledger import HumanLedger, Work
+from vla_rl_ros.core.intervention import ExecutedAction
+from vla_rl_ros.core.reset_plan import ResetMode, ResetPlan, Start
 from vla_rl_ros.ros.autorun import AutorunLedger
 from vla_rl_ros.ros.bringup import BringUp
 from vla_rl_ros.ros.cell_reset import SIM_CELL, CellReset
@@ -30,9 +40,12 @@ from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
 from vla_rl_ros.ros.episode_runner import EpisodeRunner
+from vla_rl_ros.ros.episode_start import EpisodeStart
+from vla_rl_ros.ros.human_time import LedgerFile, encode_human_time
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.markers import cell_markers
 from vla_rl_ros.ros.run import run
+from vla_rl_ros.ros.scene_checks import make_check
 from vla_rl_ros.ros.share import read_task
 from vla_rl_ros.ros.steps import Sequence, Steps
 from vla_rl_ros.ros.supervisor_config import SupervisorConfig
@@ -49,9 +62,11 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     _state: Sender
     _outcome: Sender
     _markers: Sender
+    _ledger_out: Sender
     _senses: CellSenses | None = None
     _bring_up: BringUp
     _reset: CellReset
+    _start: EpisodeStart
 
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
@@ -62,8 +77,14 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._runner: EpisodeRunner | None = None
         self._side = Sequence()
         self._autorun = AutorunLedger()
+        config = self.config
+        self._plan = ResetPlan(ResetMode(config.reset), ResetKind(config.pair_help))
+        self._ledger = HumanLedger(config.control_period_s, config.rate_window)
+        self._ledger_file = LedgerFile()
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
+        self.create_service(Trigger, "~/reset_done", self._on_reset_done)
+        self.create_service(SetBool, "~/labelling", self._on_labelling)
         # A service that awaits occupies its callback group, and the ticks must go on meanwhile.
         group = ReentrantCallbackGroup()
         for name, handler in (("recover", self._on_recover), ("bring_down", self._on_down)):
@@ -75,17 +96,32 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._state = self._endpoints.publisher("episode/state")
         self._outcome = self._endpoints.publisher("episode/outcome")
         self._markers = self._endpoints.publisher("viz/markers")
+        self._ledger_out = self._endpoints.publisher("human/ledger")
+        problem = self._ledger_file.load(self._ledger)
+        if problem:
+            self.get_logger().warning(problem)
         watch = Watch(
             nodes=config.managed_nodes,
             outcome_source=config.outcome_source,
             success_hold_s=config.min_success_hold_s,
             silence_limit_s=config.silence_limit_s,
         )
-        self._senses = senses = CellSenses(self, watch, time.monotonic)
+        self._senses = senses = CellSenses(self, watch, time.monotonic, self._count_row)
         nodes = config.managed_nodes
         self._bring_up = BringUp(self, nodes, senses.health, self._say, self._on_tick)
         self._reset = CellReset(
             self, has_simulator=SIM_CELL in nodes, clock=time.monotonic, wake=self._on_tick
+        )
+        is_done = senses.is_done_now if senses.has_judge else None
+        self._start = EpisodeStart(
+            self._reset,
+            self._plan,
+            make_check(config.scene_check, self._reset, is_done, time.monotonic),
+            senses.arm_rest,
+            self._undoing,
+            home_timeout_s=config.home_timeout_s,
+            say=self._say,
+            clock=time.monotonic,
         )
 
     def start(self) -> None:
@@ -120,7 +156,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         """Pass a new instruction on to the running episode."""
         runner = self._runner
         if runner is not None and runner.state.task:
-            runner.tell(config.instruction or read_task(runner.state.task).instruction)
+            runner.tell(self._told(runner.state.task, config))
 
     def _ports(self) -> Ports:
         senses, config = self._senses, self.config
@@ -128,9 +164,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         return Ports(
             bring_up=lambda: self._bring_up.up(config.bringup_timeout_s, time.monotonic),
             bring_down=lambda: self._bring_up.down(config.bringup_timeout_s, time.monotonic),
-            reset=lambda order: self._reset.reset(
-                order.task, order.config, order.seed, config.home_timeout_s
-            ),
+            reset=self._start.steps,
             recover_arm=self._reset.recover_arm,
             next_order=self._next_order,
             asked_order=lambda: self._order(self.config.task),
@@ -141,6 +175,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             arm_fault=senses.arm_fault,
             lost=senses.lost,
             stopped=senses.stopped,
+            prompted=self._prompted,
             publish=self._announce,
             say=self._say,
             clock=time.monotonic,
@@ -157,15 +192,44 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         return self._order(task)
 
     def _order(self, name: str) -> EpisodeOrder:
-        config, task = self.config, read_task(name)
-        order = EpisodeOrder(
-            task=name,
-            config=task,
-            instruction=config.instruction or task.instruction,
-            seed=config.seed,
-        )
+        config = self.config
+        start = self._plan.next(name, read_task(name).undone_by)
+        order = self._order_of(start, config.seed)
         self.set_parameters([Parameter("seed", value=(config.seed + 1) % 2**31)])
         return order
+
+    def _undoing(self, order: EpisodeOrder) -> EpisodeOrder:
+        return self._order_of(replace(order.start, task=order.config.undone_by), order.seed)
+
+    def _order_of(self, start: Start, seed: int) -> EpisodeOrder:
+        return EpisodeOrder(
+            task=start.task,
+            config=read_task(start.task),
+            instruction=self._told(start.task, self.config),
+            seed=seed,
+            start=start,
+        )
+
+    def _told(self, name: str, config: SupervisorConfig) -> str:
+        """What the policy is told; the task that undoes another has its own sentence."""
+        is_undoing = self._plan.mode is ResetMode.PAIR and name != config.task
+        own = read_task(name).instruction
+        return own if is_undoing else config.instruction or own
+
+    def _prompted(self, is_open: bool) -> None:
+        mark = self._ledger.begin if is_open else self._ledger.end
+        mark(Work.RESETTING, time.monotonic())
+        self._publish_ledger()
+
+    def _count_row(self, row: ExecutedAction) -> None:
+        is_new = self._ledger.tick(row.epoch, row.stamp_ns, row.source)
+        if is_new and self._runner is not None and self._runner.state.phase is not Phase.RUNNING:
+            # A straggler of an episode that has ended: its bag is still open, but not for long.
+            self._publish_ledger()
+
+    def _publish_ledger(self) -> None:
+        now_ns = self.get_clock().now().nanoseconds
+        self._ledger_out.publish(encode_human_time(self._ledger.time(time.monotonic()), now_ns))
 
     def _say(self, sentence: str) -> None:
         self.get_logger().info(sentence)
@@ -176,6 +240,9 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._publish(state, now_ns)
         if state.outcome is not None:
             self._outcome.publish(encode_episode(state, now_ns))
+            self._plan.note(state.task, read_task(state.task).undone_by, state.outcome)
+            self._publish_ledger()
+            self._ledger_file.save(self._ledger)
 
     def _publish(self, state: EpisodeState, now_ns: int) -> None:
         self._state.publish(encode_episode(state, now_ns))
@@ -194,7 +261,9 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         state = self._runner.state
         now_ns = self.get_clock().now().nanoseconds
         self._publish(state, now_ns)
-        self._markers.publish(cell_markers(self._senses.view(state), now_ns))
+        self._publish_ledger()
+        human = self._ledger.time(time.monotonic())
+        self._markers.publish(cell_markers(self._senses.view(state, human), now_ns))
 
     def _attend(self) -> Steps[None]:
         """Beside the episodes: bring up what was started again, keep the drawn box current."""
@@ -214,6 +283,17 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
 
     def _on_end(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         return _answer(response, lambda: self._running().ask_end(is_success=request.data))
+
+    def _on_reset_done(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return _answer(response, lambda: self._running().ask_reset_done())
+
+    def _on_labelling(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        mark = self._ledger.begin if request.data else self._ledger.end
+        mark(Work.LABELLING, time.monotonic())
+        response.success = True
+        return response
 
     async def _on_recover(
         self, _: Trigger.Request, response: Trigger.Response

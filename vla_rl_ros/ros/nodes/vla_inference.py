@@ -76,7 +76,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._traits = traits_of(self._policy)
         config.timing.check(self._traits)
         self._spec = ActionSpec(control_period_s=config.control_period_s)
-        self._requests = ChunkRequests(config.timing, self._traits)
+        self._requests = ChunkRequests(config.timing, self._traits, is_shadow=config.shadow)
         self._warn_of_deaf_policy()
         self._reader = ObservationReader(self.sampler, self._policy, _limits(config))
         self._features = self.endpoints.publisher("policy/features")

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repeat the tables and the figure of docs/explanation/residual-cell.md.
+
+    python bench/residual_cell.py --out out/cell [--only friction0 friction1 ...] [--report]
+
+Every run is one `train residual` on the fast simulator and one `eval residual` each of the base
+and of what the run left, on 100 starts that are never trained on. A run that was stopped goes on
+where it was, a finished one is not repeated. `--report` makes tables and figure of what is there.
+Needs an image of the cell: set MUJOCO_GL=egl where there is no display.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 2_000, 40, 100, 0.95
+_TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
+_OURS = (
+    "learner.xi=0.25", _TRANSLATION_ONLY, "learner.actor_lr=1e-5", "learner.warm_up_ticks=40",
+    "learner.residual_weight=0.005", "schedule.rule=ramp", "schedule.xi_start=0.05",
+    "schedule.ramp_episodes=60",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A task with a base that is weak on it.
+
+    Attributes:
+        task: Of the cell.
+        variant: Of the scene.
+        stop_at: Gradient steps of the base, of 6000; 0 for the shipped one.
+    """
+
+    task: str
+    variant: str
+    stop_at: int = 0
+
+    def door(self, out: Path) -> list[str]:
+        """Options that training and evaluation share."""
+        base = ["--base-checkpoint", str(_base(out, self.stop_at))] if self.stop_at else []
+        return ["--task", self.task, "--variant", self.variant, *base, "--execute-ticks", "4"]
+
+
+CASES = {
+    "friction": Case("peg", "peg_friction_tight"),
+    "hard": Case("peg", "peg_hard"),
+    "lift": Case("lift", "default", stop_at=1200),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of the table.
+
+    Attributes:
+        case: Of `CASES`.
+        seed: Of the run.
+        label: What is different.
+        settings: Of the learner.
+        steps: Of the simulator.
+    """
+
+    case: str
+    seed: int
+    label: str = "ours"
+    settings: tuple[str, ...] = _OURS
+    steps: int = 24_000
+
+
+RUNS = {
+    **{f"{case}{seed}": Run(case, seed) for case in CASES for seed in range(3)},
+    "all_channels": Run(
+        "friction", 0, "rotations, too, at once", ("learner.xi=0.25",), steps=14_000
+    ),
+    "at_once": Run(
+        "friction", 0, "preset as it is, translations only",
+        ("learner.xi=0.25", _TRANSLATION_ONLY), steps=20_000,
+    ),
+}  # fmt: skip
+
+
+def main() -> int:
+    """Do what the command line says; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="directory of the runs")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
+    parser.add_argument("--report", action="store_true", help="train nothing")
+    parser.add_argument("--figure", type=Path, help="file of the figure")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    if not arguments.report:
+        for name in arguments.only:
+            _play(name, out)
+    found = {name: _figures(out, name) for name in RUNS if (out / f"{name}.json").exists()}
+    print(_table(found))
+    if arguments.figure is not None:
+        _plot(found, out, arguments.figure)
+    return 0
+
+
+def _base(out: Path, stop_at: int) -> Path:
+    return out / f"base{stop_at}" / "checkpoint"
+
+
+def _play(name: str, out: Path) -> None:
+    """Train and evaluate, unless that is done."""
+    result = out / f"{name}.json"
+    if result.exists():
+        return
+    run, directory = RUNS[name], out / name
+    case = CASES[run.case]
+    print(f"[bench] {name}: {run.label}", file=sys.stderr, flush=True)
+    if case.stop_at and not _base(out, case.stop_at).exists():
+        _command(
+            ["train", "base", "--out", str(_base(out, case.stop_at).parent), "--seed", "0",
+             "--episodes", "300", "--steps", "6000", "--stop-at", str(case.stop_at)]
+        )  # fmt: skip
+    door = case.door(out)
+    trained = _command(
+        ["train", "residual", *door, "--out", str(directory), "--seed", str(run.seed),
+         "--steps", str(run.steps), "--eval-every", str(_EVAL_EVERY),
+         "--eval-episodes", str(_EVAL_EPISODES), "--compiled", "--set", *run.settings]
+    )  # fmt: skip
+    evaluated = {
+        policy: _command(
+            ["eval", "residual", *door, "--policy", policy, "--out", str(directory),
+             "--episodes", str(_FINAL_EPISODES)]
+        )
+        for policy in ("base", "residual")
+    }  # fmt: skip
+    result.write_text(json.dumps({"train": trained, **evaluated}), encoding="utf-8")
+
+
+def _command(arguments: Sequence[str]) -> dict[str, Any]:
+    """Run a command of the package; returns its last line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vla_rl_ros.tools.cli", *arguments],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _evaluations(out: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The base's evaluation, and those of the residual in order."""
+    text = (out / name / "log.jsonl").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines()]
+    found = [line for line in lines if line["kind"] == "evaluation"]
+    base = next(line for line in found if line["policy"] == "base")
+    return base, [line for line in found if line["policy"] == "residual"]
+
+
+def _figures(out: Path, name: str) -> dict[str, Any]:
+    """What a row of the table says."""
+    result: dict[str, Any] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+    base, learned = _evaluations(out, name)
+    reached = [line["step"] for line in learned if line["success"] >= _GOAL]
+    lowest = min(line["success"] for line in learned) - base["success"]
+    return {**result, "lowest": lowest, "reached": reached[0] if reached else None}
+
+
+def _table(found: dict[str, dict[str, Any]]) -> str:
+    """Rows in Markdown."""
+    rows = [
+        f"| run | | base, {_FINAL_EPISODES} starts | kept policy, {_FINAL_EPISODES} starts | mean "
+        "ticks | lowest on the way | 95 % at step | falls back | returns | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found.items():
+        train, base, kept = row["train"], row["base"], row["residual"]
+        cells = [
+            name, RUNS[name].label, _with_interval(base),
+            f"{_with_interval(kept)}{' (base)' if kept.get('driver') == 'base' else ''}",
+            f"{base['mean_steps']:.0f} to {kept['mean_steps']:.0f}",
+            f"base {100 * row['lowest']:+.0f}", str(row["reached"] or "never"),
+            str(train["fall_backs"]), str(train["returns"]), f"{train['wall_s'] / 60:.0f}",
+        ]  # fmt: skip
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _with_interval(line: dict[str, Any]) -> str:
+    low, high = 100 * line["wilson_low"], 100 * line["wilson_high"]
+    return f"{100 * line['success']:.0f} ({low:.0f}-{high:.0f})"
+
+
+def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:
+    """Held-out success over steps, a panel for each case that was run."""
+    from matplotlib.figure import Figure
+
+    cases = [case for case in CASES if any(RUNS[name].case == case for name in found)]
+    figure = Figure(figsize=(4 * len(cases), 4))
+    panels = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
+    for axis, case in zip(panels, cases, strict=True):
+        for name in (name for name in found if RUNS[name].case == case):
+            base, learned = _evaluations(out, name)
+            run = RUNS[name]
+            axis.plot(
+                [line["step"] for line in learned],
+                [100 * line["success"] for line in learned],
+                "o-" if run.label == "ours" else "x:", markersize=3, linewidth=1,
+                label=f"seed {run.seed}" if run.label == "ours" else run.label,
+            )  # fmt: skip
+        level = 100 * base["success"]
+        axis.axhline(level, color="tab:gray", label="base")
+        axis.axhline(level - 10, color="tab:gray", linestyle=":", label="base - 10")
+        where = f"{CASES[case].task}, {CASES[case].variant}"
+        axis.set(title=where, xlabel="simulated ticks", ylim=(-2, 102))
+        axis.legend(fontsize=7, loc="lower right")
+        axis.grid(alpha=0.3)
+    panels[0].set_ylabel(f"success on {_EVAL_EPISODES} held-out starts [%]")
+    figure.tight_layout()
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

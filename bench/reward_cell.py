@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Repeat the tables of docs/explanation/reward-results.md about the success classifier.
+
+    MUJOCO_GL=egl python bench/reward_cell.py --out out/reward [--only lift peg button] [--report]
+
+Per task: label episodes of the fast simulator (at most 200 frames of success, 1,000 others),
+train, label more of them with the frames first that this classifier gets wrong, train again,
+measure on held-out episodes, then let the classifier decide 100 episodes of the policy and 100
+failures as the supervisor would. Every step is a command of the product or goes on where it was
+stopped; finished ones are not repeated. `--report` prints the tables of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vla_rl_ros.core.types import FloatArray, ImageArray
+    from vla_rl_ros.learning.classifier_episodes import EpisodeMaker
+    from vla_rl_ros.learning.classifier_model import SuccessModel
+
+TASKS = ("lift", "peg", "button")
+TRAINING_SEED, HARD_SEED, HELD_OUT_SEED, VERDICT_SEED = 0, 1_000, 50_000, 60_000
+NUM_VERDICTS = 100
+MIN_HOLD_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How the classifier decided an episode, and what was true.
+
+    Attributes:
+        kind: Of the episode.
+        seed: Of it.
+        said: Whether the classifier ended it as a success.
+        is_true: Whether it was one when it ended.
+        ever_true: Whether it ever was for 0.2 s.
+        ticks: How long it took.
+        late_s: From the first moment of a success to the verdict, None where there was none.
+        wrong_frames: Frames judged wrongly, of all, also those at the edge of success.
+        frames: Of the episode.
+        false_frames: Frames of failure that were taken for success.
+    """
+
+    kind: str
+    seed: int
+    said: bool
+    is_true: bool
+    ever_true: bool
+    ticks: int
+    late_s: float | None
+    wrong_frames: int
+    frames: int
+    false_frames: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether verdict and truth are the same."""
+        return self.is_true if self.said else not self.ever_true
+
+
+def main() -> int:
+    """Run what is missing, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--steps", type=int, default=250, help="of the last training")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    for task in arguments.only:
+        if not arguments.report:
+            run_task(task, arguments.out / task, arguments.steps)
+    print(report(arguments.out))
+    return 0
+
+
+def run_task(task: str, out: Path, steps: int) -> None:
+    """Everything about one task."""
+    labels, first, final, held = (out / name for name in ("labels", "first", "final", "held_out"))
+    simulate = ["label", "--simulate", task, "--from-truth"]
+    step(
+        out / "1_labels.json",
+        [*simulate, "--out", labels, "--seed", TRAINING_SEED, "--episodes", 24, "--staged", 24,
+         "--positives", 4, "--negatives", 9],
+    )  # fmt: skip
+    step(
+        out / "2_first.json",
+        ["train", "classifier", "--labels", labels, "--out", first, "--steps", 150],
+    )
+    step(
+        out / "3_hard.json",
+        [*simulate, "--out", labels, "--seed", HARD_SEED, "--episodes", 26, "--staged", 36,
+         "--positives", 4, "--negatives", 10, "--hard-first", first],
+    )  # fmt: skip
+    step(
+        out / "4_held_out.json",
+        [*simulate, "--out", held, "--seed", HELD_OUT_SEED, "--episodes", 60, "--staged", 60,
+         "--positives", 6, "--negatives", 12, "--most-positives", 1000,
+         "--most-negatives", 10000],
+    )  # fmt: skip
+    step(
+        out / "5_final.json",
+        ["train", "classifier", "--labels", labels, "--out", final, "--held-out", held,
+         "--steps", steps, "--set", "classifier.test_part=0.0"],
+    )  # fmt: skip
+    decide(task, final, out / "6_verdicts.jsonl")
+    measure_time(final, held, out / "7_time.json")
+
+
+def step(result: Path, command: list[object]) -> None:
+    """Run a command of the product once; its last line is kept."""
+    if result.exists():
+        return
+    words = [sys.executable, "-m", "vla_rl_ros.tools.cli", *map(str, command)]
+    print("[bench]", *words[2:], file=sys.stderr, flush=True)
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    result.parent.mkdir(parents=True, exist_ok=True)
+    result.write_text(done.stdout.splitlines()[-1] + "\n", encoding="utf-8")
+
+
+def decide(task_name: str, classifier: Path, path: Path) -> None:
+    """100 episodes of the policy and 100 failures, ended by the classifier alone."""
+    from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker
+    from vla_rl_ros.learning.classifier_model import SuccessModel
+    from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
+    from vla_rl_ros.sim.scene_ids import CAMERAS
+    from vla_rl_ros.sim.tasks import task_by_name
+
+    done = read_verdicts(path)
+    kinds = STAGED[task_by_name(task_name)]
+    cases = [(POLICY, VERDICT_SEED + number) for number in range(NUM_VERDICTS)]
+    cases += [(kinds[n % len(kinds)], VERDICT_SEED + n) for n in range(NUM_VERDICTS)]
+    known = {(verdict.kind, verdict.seed) for verdict in done}
+    left = [case for case in cases if case not in known]
+    if not left:
+        return
+    model, maker = SuccessModel(classifier), EpisodeMaker(task_by_name(task_name), None)
+    period_s = maker.sim.spec.control_period_s
+    maker.policy = make_policy(
+        "pi0",
+        PolicySettings(device="cpu"),
+        PolicyEnvironment(control_period_s=period_s, cameras=CAMERAS),
+    )
+    with path.open("a", encoding="utf-8") as file:
+        for number, (kind, seed) in enumerate(left):
+            verdict = one_verdict(maker, model, kind, seed)
+            file.write(json.dumps(asdict(verdict)) + "\n")
+            file.flush()
+            print(f"[bench] {number + 1} of {len(left)}: {verdict}", file=sys.stderr, flush=True)
+
+
+def one_verdict(
+    maker: EpisodeMaker, model: SuccessModel, kind: str, seed: int
+) -> Verdict:
+    """One episode, looked at every tick, decided as node and supervisor decide."""
+    from vla_rl_ros.core.episode import SuccessHold
+    from vla_rl_ros.core.success import Debounce
+
+    manifest = model.manifest
+    debounce, hold = Debounce(manifest.needed, manifest.window), SuccessHold(MIN_HOLD_S)
+    said: list[bool] = []
+
+    def watch(images: Mapping[str, ImageArray], _state: FloatArray) -> bool:
+        said.append(model.probability(images) >= manifest.threshold)
+        hold.update(debounce.update(said[-1]), len(said) * maker.sim.spec.control_period_s)
+        return hold.is_held
+
+    frames = maker.play(kind, seed, watch)
+    truth, judged = frames.truth, np.array(said)
+    runs = np.convolve(truth, np.ones(3), "valid") if len(truth) >= 3 else np.zeros(1)
+    first = int(truth.argmax()) if truth.any() else None
+    return Verdict(
+        kind=kind,
+        seed=seed,
+        said=hold.is_held,
+        is_true=bool(truth[-1]),
+        ever_true=bool((runs > 2.5).any()),
+        ticks=len(said),
+        late_s=None if first is None or not hold.is_held else 0.1 * (len(said) - 1 - first),
+        wrong_frames=int((judged != truth).sum()),
+        frames=len(said),
+        false_frames=int((judged & ~truth).sum()),
+    )
+
+
+def measure_time(classifier: Path, held_out: Path, path: Path) -> None:
+    """Inference on one core, one frame of every camera at a time."""
+    if path.exists():
+        return
+    from vla_rl_ros.data.label_set import LabelSet
+    from vla_rl_ros.learning.classifier_model import SuccessModel
+
+    model, frames = SuccessModel(classifier), LabelSet(held_out).load()
+    times_ms = []
+    for number in range(600):
+        images = {name: stack[number % len(frames)] for name, stack in frames.images.items()}
+        begin_s = time.perf_counter()
+        model.probability(images)
+        times_ms.append(1e3 * (time.perf_counter() - begin_s))
+    p50, p99 = np.quantile(times_ms[20:], [0.5, 0.99])
+    path.write_text(json.dumps({"p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}) + "\n")
+
+
+def read_verdicts(path: Path) -> list[Verdict]:
+    """Episodes decided so far."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Verdict(**json.loads(line)) for line in lines]
+
+
+def report(out: Path) -> str:
+    """Tables in Markdown."""
+    rows = [
+        "| task | trained on | held-out frames | accuracy | recall | FPR, staged failures "
+        "| inference p50 / p99 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    verdicts = [
+        "| task | policy episodes | agree | successes | late, median | failed episodes "
+        "| false successes | frames right | failures taken for success |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task in TASKS:
+        final, timing = out / task / "5_final.json", out / task / "7_time.json"
+        if final.exists():
+            rows.append(_accuracy_row(task, json.loads(final.read_text()), timing))
+        found = read_verdicts(out / task / "6_verdicts.jsonl")
+        if found:
+            verdicts.append(_verdict_row(task, found))
+    return "\n".join([*rows, "", *verdicts])
+
+
+def _accuracy_row(task: str, figures: dict[str, Any], timing: Path) -> str:
+    held = figures["held_out"]
+    staged = [v for kind, v in held["false_positives_by_kind"].items() if kind != "policy"]
+    passed, total = (sum(column) for column in zip(*staged, strict=True))
+    times = json.loads(timing.read_text()) if timing.exists() else {}
+    return (
+        f"| {task} | {figures['positives']} + {figures['negatives']} of {figures['episodes']} "
+        f"episodes | {held['frames']} of {held['episodes']} | {held['accuracy']:.2%} | "
+        f"{held['recall']:.2%} | {passed} of {total} | "
+        f"{times.get('p50_ms', '')} / {times.get('p99_ms', '')} ms |"
+    )
+
+
+def _verdict_row(task: str, found: list[Verdict]) -> str:
+    policy = [v for v in found if v.kind == "policy"]
+    failed = [v for v in found if v.kind != "policy" and not v.ever_true]
+    frames = sum(v.frames for v in found)
+    wrong = sum(v.wrong_frames for v in found)
+    late = [v.late_s for v in policy if v.late_s is not None]
+    return (
+        f"| {task} | {len(policy)} | {sum(v.agrees for v in policy)} | "
+        f"{sum(v.said for v in policy)} | {float(np.median(late)) if late else 0.0:.1f} s | "
+        f"{len(failed)} | {sum(v.said for v in failed)} | "
+        f"{1.0 - wrong / frames:.2%} of {frames} | "
+        f"{sum(v.false_frames for v in found)} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

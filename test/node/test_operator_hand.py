@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A human at the gate on a real graph: by `teleop/joy`, and by the reports of a SpaceMouse."""
+
+from __future__ import annotations
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from node.cell_stub import HOME, CellStub, P
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import SetBool, Trigger
+
+from vla_rl_ros.core.episode import Phase
+from vla_rl_ros.core.intervention import NO_STEP, Source
+from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.ros.action_codecs import decode_executed
+from vla_rl_ros.ros.channels import decode_channels, from_stamp, to_stamp
+from vla_rl_ros.ros.codecs import decode_pose
+from vla_rl_ros.ros.nodes.intervention import InterventionNode
+
+pytestmark = pytest.mark.ros
+
+TOPICS = ("arm/target_pose", "gripper/target", "action/executed", "/diagnostics")
+
+
+class Operator:
+    """A foreign publisher of `teleop/joy`, and the services his buttons ask for."""
+
+    def __init__(self, cell: CellStub) -> None:
+        self.cell = cell
+        self.asked: list[object] = []
+        self.axes: dict[str, float] = {}
+        self.pressed: tuple[str, ...] = ()
+        self.is_there = False
+        cell.create_timer(0.02, self._report)
+        cell.create_timer(0.1, self._tick)
+        self.ticks: list[int] = []
+        self._tick_ns = 0
+        cell.create_service(SetBool, "supervisor/end_episode", self._end)
+        for name in ("supervisor/start_episode", "impedance_controller/hold"):
+            cell.create_service(Trigger, name, self._answer(name))
+
+    def push(self, *pressed: str, **axes: float) -> None:
+        self.is_there, self.axes, self.pressed = True, axes, pressed
+
+    def _report(self) -> None:
+        if not self.is_there:
+            return
+        message = Joy(
+            axes=[self.axes.get(name, 0.0) for name in AXES],
+            buttons=[int(name in self.pressed) for name in BUTTONS],
+        )
+        message.header.stamp = to_stamp(self.cell.now_ns())
+        self.cell.send("teleop/joy", message)
+
+    def _tick(self) -> None:
+        now_ns = self.cell.now_ns()
+        since = round((now_ns - self._tick_ns) / P)
+        self._tick_ns = now_ns if since > 5 else self._tick_ns + since * P
+        message = JointState(name=["a"], position=[0.0])
+        message.header.stamp = to_stamp(self._tick_ns)
+        message.header.frame_id = "v"
+        self.ticks.append(self._tick_ns)
+        self.cell.send("policy/observation", message)
+
+    def _end(self, request, response):
+        self.asked.append(request.data)
+        response.success = True
+        return response
+
+    def _answer(self, name: str):
+        def answer(_request, response):
+            self.asked.append(name)
+            response.success = True
+            return response
+
+        return answer
+
+
+@pytest.fixture
+def cell(executor):
+    return CellStub(executor, TOPICS)
+
+
+@pytest.fixture
+def operator(cell):
+    return Operator(cell)
+
+
+@pytest.fixture
+def bring_up(cell, operator):
+    def make(**parameters: object) -> InterventionNode:
+        node = InterventionNode({"autostart": False, "device": "joy", **parameters})
+        cell.bring_up(node)
+        assert cell.until(lambda: cell.count_subscribers("policy/observation") > 0)
+        if parameters.get("device", "joy") == "joy":
+            assert cell.until(lambda: cell.count_subscribers("teleop/joy") > 0)
+        return node
+
+    return make
+
+
+def rows(cell, source=None):
+    found = [decode_executed(message) for message in cell.heard["action/executed"]]
+    return [row for row in found if source is None or row.source is source]
+
+
+def targets(cell):
+    return [decode_pose(message) for message in cell.heard["arm/target_pose"]]
+
+
+def widths(cell):
+    return [
+        decode_channels(message, ["gripper.width_m"])["gripper.width_m"]
+        for message in cell.heard["gripper/target"]
+    ]
+
+
+def test_a_hand_takes_over_lets_go_and_the_policy_goes_on(cell, operator, bring_up) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    assert cell.act_until(lambda: len(rows(cell, Source.VLA)) > 1)
+    operator.push(y=1.0)
+    assert cell.act_until(lambda: len(rows(cell, Source.HUMAN)) > 3)
+    assert targets(cell)[-1].position_m[1] > 0.005
+    assert gate.diag.counted("takeovers") == 1
+    human = rows(cell, Source.HUMAN)[-1]
+    assert human.executed[1] > 0.01
+    # What the actor still proposes is the base of the row, and drives nothing.
+    assert abs(human.executed[0]) < 0.004
+    operator.push()
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+    num_vla = len(rows(cell, Source.VLA))
+    assert cell.act_until(lambda: len(rows(cell, Source.VLA)) > num_vla)
+    assert gate.diag.counted("takeovers") == 1
+
+
+def test_each_tick_has_one_row_at_the_stamp_of_what_the_actor_saw(
+    cell, operator, bring_up
+) -> None:
+    bring_up()
+    cell.enter(Phase.RUNNING)
+    operator.push(x=0.3)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 12)
+    stamps = [row.stamp_ns for row in rows(cell, Source.HUMAN)]
+    assert set(stamps[1:]) <= set(operator.ticks)
+    assert np.all(np.diff(stamps) == P)
+    assert all(row.chunk_step == NO_STEP for row in rows(cell, Source.HUMAN))
+
+
+def test_demonstrating_ignores_the_policy_and_waiting_is_his_as_well(
+    cell, operator, bring_up
+) -> None:
+    gate = bring_up(mode="demonstrate")
+    cell.enter(Phase.RUNNING)
+    assert cell.act_until(lambda: gate.diag.counted("proposals_ignored") > 2)
+    operator.push(z=0.5)
+    assert cell.act_until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    operator.push()
+    before = len(rows(cell, Source.HUMAN))
+    assert cell.act_until(lambda: len(rows(cell, Source.HUMAN)) > before + 8)
+    assert not rows(cell, Source.VLA)
+    assert rows(cell)[-1].source is Source.HUMAN
+    assert not any(np.any(row.base) for row in rows(cell))
+
+
+def test_a_shadowed_policy_is_compared_and_never_drives(cell, operator, bring_up) -> None:
+    gate = bring_up(mode="shadow")
+    cell.enter(Phase.RUNNING)
+    operator.push(x=-1.0)
+    assert cell.act_until(
+        lambda: gate.diag.counted("disagreements") > 3, base=(0.02, 0, 0, 0, 0, 0, 1.0)
+    )
+    human = [row for row in rows(cell, Source.HUMAN) if row.chunk_step != NO_STEP]
+    assert human
+    assert all(row.base[0] == 0.02 for row in human)
+    assert not rows(cell, Source.VLA)
+    assert targets(cell)[-1].position_m[0] < HOME.position_m[0]
+
+
+def test_presses_of_the_gripper_reach_the_hand(cell, operator, bring_up) -> None:
+    bring_up()
+    cell.enter(Phase.RUNNING)
+    for width_m in (0.0, 0.08, 0.0):
+        operator.push("gripper")
+        assert cell.until(lambda width_m=width_m: widths(cell) and widths(cell)[-1] == width_m)
+        operator.push()
+        assert cell.until(lambda: not operator.pressed)
+        cell.until(lambda: False, timeout_s=0.1)
+    assert rows(cell, Source.HUMAN)[-1].executed[6] == 0.0
+
+
+def test_a_silent_publisher_is_let_go(cell, operator, bring_up) -> None:
+    gate = bring_up(**{"teleop.release_after_s": 5.0})
+    cell.enter(Phase.RUNNING)
+    operator.push(y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    operator.is_there = False
+    assert cell.until(lambda: gate.diag.counted("hand_silent") == 1)
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+
+
+def test_buttons_ask_the_supervisor_and_the_arm(cell, operator, bring_up) -> None:
+    bring_up()
+    for phase, button, expected in (
+        (Phase.RUNNING, "success", True),
+        (Phase.RUNNING, "failure", False),
+        (Phase.IDLE, "success", "supervisor/start_episode"),
+        (Phase.RUNNING, "stop", "impedance_controller/hold"),
+    ):
+        cell.enter(phase)
+        operator.push()
+        cell.until(lambda: False, timeout_s=0.1)
+        operator.push(button)
+        assert cell.until(lambda expected=expected: operator.asked[-1:] == [expected]), button
+    assert len(operator.asked) == 4
+
+
+def test_malformed_reports_are_counted_and_move_nothing(cell, operator, bring_up) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    for axes, reason in (([0.5] * 3, "wrong_length"), ([float("nan")] * 6, "not_finite")):
+
+        def is_counted(axes=axes, reason=reason) -> bool:
+            cell.send("teleop/joy", Joy(axes=axes))
+            return gate.diag.counted(f"rejected.joy.{reason}") > 2
+
+        assert cell.until(is_counted)
+    assert cell.until(lambda: len(rows(cell, Source.HOLD)) > 2)
+    assert not rows(cell, Source.HUMAN)
+
+
+def test_mapping_and_scale_change_live(cell, operator, bring_up) -> None:
+    gate = bring_up()
+    opposite = ["-x", "-y", "z", "-rx", "-ry", "rz"]
+    assert gate.set_parameters([Parameter("teleop.mapping", value=opposite)])[0].successful
+    twice = Parameter("teleop.mapping", value=["x", "x", "z", "rx", "ry", "rz"])
+    refused = gate.set_parameters([twice])[0]
+    assert not refused.successful
+    assert "mapping" in refused.reason
+    cell.enter(Phase.RUNNING)
+    operator.push(x=1.0)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    assert targets(cell)[-1].position_m[0] < HOME.position_m[0] - 0.01
+
+
+def test_without_a_device_the_other_modes_are_refused(cell) -> None:
+    with pytest.raises(ValueError, match="device"):
+        InterventionNode({"autostart": False, "mode": "shadow"})
+
+
+@pytest.fixture
+def mouse():
+    pytest.importorskip("pyspacemouse")
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc for the stand-in of the HID library")
+    from unit.hid_samples import mouse_at
+
+    made = mouse_at("node", "wireless")
+    made.plug()
+    yield made
+    made.unplug()
+
+
+def test_a_spacemouse_drives_and_its_reports_are_published(
+    cell, operator, bring_up, mouse
+) -> None:
+    heard: list[Joy] = []
+    cell.create_subscription(Joy, "teleop/joy", heard.append, 100)
+    gate = bring_up(device="spacemouse")
+    assert cell.until(lambda: mouse.is_connected)
+    assert cell.until(lambda: cell.count_publishers("teleop/joy") > 0)
+    cell.enter(Phase.RUNNING)
+    last_s = [0.0]
+
+    def pushing(*axes: float):
+        def is_driving() -> bool:
+            if time.monotonic() - last_s[0] > 0.01:
+                last_s[0] = time.monotonic()
+                mouse.push(axes)
+            return len(rows(cell, Source.HUMAN)) > 3
+
+        return is_driving
+
+    assert cell.until(pushing(0.0, 0.6, 0.0, 0.0, 0.0, 0.0))
+    assert targets(cell)[-1].position_m[1] > 0.003
+    assert heard[-1].axes[1] == pytest.approx((0.6 - 0.05) / 0.95, abs=0.01)
+    assert heard[-1].header.frame_id == "SpaceMouseWireless"
+    mouse.press("LEFT")
+    assert cell.until(lambda: widths(cell)[-1:] == [0.0])
+    assert gate.diag.counted("takeovers") == 1
+
+
+def test_unplugged_in_mid_takeover_the_arm_holds_at_once(cell, operator, bring_up, mouse) -> None:
+    gate = bring_up(device="spacemouse")
+    assert cell.until(lambda: mouse.is_connected)
+    cell.enter(Phase.RUNNING)
+
+    def is_driving() -> bool:
+        mouse.push((0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+        return len(rows(cell, Source.HUMAN)) > 3
+
+    assert cell.until(is_driving)
+    begin_ns = cell.now_ns()
+    mouse.unplug()
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+    held = [
+        from_stamp(message.header.stamp)
+        for message, pose in zip(cell.heard["arm/target_pose"], targets(cell), strict=True)
+        if np.array_equal(pose.position_m, targets(cell)[-1].position_m)
+    ]
+    assert held[0] - begin_ns < 100_000_000
+    num_human = len(rows(cell, Source.HUMAN))
+    mouse.plug()
+
+    def drives_again() -> bool:
+        mouse.push((0.0, -1.0, 0.0, 0.0, 0.0, 0.0))
+        return len(rows(cell, Source.HUMAN)) > num_human + 2
+
+    assert cell.until(drives_again)
+    assert gate.diag.counted("takeovers") == 2

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The reference while a human drives: from the measured pose, at his speed, without a jump.
+
+A policy's increment is added to the measured pose once per tick. A human's is the same, but his
+hand moves between ticks and he must not wait for the next one. So within a tick the reference
+moves at the velocity he asks for, and over a whole tick it covers what one action of a policy
+would have:
+
+    target(t) = reference(t) + h(t) + (anchor - reference(t0))
+
+with ``h`` his increment per tick, ``t0`` the beginning of the tick and ``anchor`` the measured
+pose. A reference may be ahead of the arm by centimetres, where it moves fast or pushes; jumping
+back to the arm is a jump nobody asked for. So in the first tick after the driver has changed the
+anchor lies no more than `SLIP_M` and `SLIP_RAD` from the reference, in the n-th n times as far.
+Called by `core.gate`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_rl_ros.core.geometry import offset_pose, pose_increment
+from vla_rl_ros.core.reference import ReferenceInterpolator, ReferenceLimits
+from vla_rl_ros.core.types import FloatArray, Pose
+
+SLIP_M = 0.0015
+"""What the reference may move beyond what was commanded, in the first tick of a driver."""
+SLIP_RAD = math.radians(0.35)
+_NS_PER_S = 1e9
+
+
+class ReferenceMirror:
+    """Where the arm's reference is, known from the targets that were sent.
+
+    The arm's own loop interpolates with the same class, so the two differ by the way of a message.
+    """
+
+    def __init__(self, period_ns: int) -> None:
+        """Know nothing.
+
+        Args:
+            period_ns: Time the arm takes to a target, which is the control period.
+        """
+        self._period_s = period_ns / _NS_PER_S
+        self._interpolator: ReferenceInterpolator | None = None
+        self._target: Pose | None = None
+        self._origin_ns = 0
+
+    def forget(self) -> None:
+        """Nothing was sent for so long that the arm rests, or is elsewhere."""
+        self._interpolator = self._target = None
+
+    def follow(self, target: Pose, measured: Pose, now_ns: int, limits: ReferenceLimits) -> None:
+        """Note a target; the first one after `forget` starts at the measured pose."""
+        if self._interpolator is None:
+            self._interpolator = ReferenceInterpolator(measured)
+            self._origin_ns = now_ns
+        if target is not self._target:
+            now_s = self._seconds(now_ns)
+            self._interpolator.set_target(target, now_s, self._period_s, limits)
+            self._target = target
+
+    def at(self, now_ns: int) -> Pose | None:
+        """The reference, None when it is not known."""
+        if self._interpolator is None:
+            return None
+        return self._interpolator.sample(self._seconds(now_ns))[0]
+
+    def _seconds(self, now_ns: int) -> float:
+        # Nanoseconds since 1970 are too long for a float.
+        return (now_ns - self._origin_ns) / _NS_PER_S
+
+
+class Approach:
+    """From the reference to the measured pose, a little more per tick after the driver changed."""
+
+    def __init__(self) -> None:
+        """Begin with the driver who takes over now."""
+        self._num_ticks = 1
+        self.is_there = False
+        """Whether the last anchor was the measured pose itself."""
+
+    def grow(self) -> None:
+        """Allow more from now on: a tick has passed."""
+        self._num_ticks += 1
+
+    def anchor(self, reference: Pose, measured: Pose) -> Pose:
+        """What increments are added to: bit-equal to the measured pose where that is near."""
+        translation, rotvec = pose_increment(measured, reference)
+        nearer_m, is_near = _shortened(translation, self._num_ticks * SLIP_M)
+        nearer_rad, is_aligned = _shortened(rotvec, self._num_ticks * SLIP_RAD)
+        self.is_there = is_near and is_aligned
+        return measured if self.is_there else offset_pose(reference, nearer_m, nearer_rad)
+
+
+@dataclass(slots=True, eq=False)
+class HumanTick:
+    """A tick that a human drives, while it lasts.
+
+    Attributes:
+        stamp_ns: Of the tick.
+        is_counted: Whether it gets a row; not where the policy's row is out already.
+        origin: What the row's increment is counted from, None without a measured pose.
+        pull_m: What the reference makes up within the tick, shape (3,).
+        pull_rad: As `pull_m`, rotation vector.
+        limits: Names of the limits that acted.
+    """
+
+    stamp_ns: int
+    is_counted: bool
+    origin: Pose | None
+    pull_m: FloatArray
+    pull_rad: FloatArray
+    limits: tuple[str, ...] = ()
+
+    @classmethod
+    def begin(
+        cls,
+        stamp_ns: int,
+        *,
+        is_counted: bool,
+        measured: Pose | None,
+        reference: Pose | None,
+        approach: Approach,
+        is_from_reference: bool,
+    ) -> HumanTick:
+        """A tick that begins now.
+
+        Args:
+            stamp_ns: Of the tick.
+            is_counted: Whether it gets a row.
+            measured: Measured TCP pose, None when there is no fresh one.
+            reference: Where the reference is, None when it is not known.
+            approach: How far from one to the other this tick may go.
+            is_from_reference: Whether increments are counted from the reference, as those of a
+                policy whose anchor is its last target.
+        """
+        tick = cls(stamp_ns, is_counted, measured, np.zeros(3), np.zeros(3))
+        if measured is not None and reference is not None:
+            anchor = approach.anchor(reference, measured)
+            tick.pull_m, tick.pull_rad = pose_increment(anchor, reference)
+            if is_from_reference:
+                tick.origin = reference
+        return tick
+
+    def rest(self, measured: Pose | None) -> None:
+        """Make nothing up any more; from `measured` where that is not None."""
+        self.pull_m, self.pull_rad = np.zeros(3), np.zeros(3)
+        if measured is not None:
+            self.origin = measured
+
+
+def _shortened(vector: FloatArray, to: float) -> tuple[FloatArray, bool]:
+    """A vector of at most a length, and whether it is no longer than that."""
+    length = float(np.linalg.norm(vector))
+    return (vector, True) if length <= to else (np.asarray(vector * (to / length)), False)

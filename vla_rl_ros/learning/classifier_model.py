@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained success classifier: ``classifier.json`` and ``model.onnx``, run without torch.
+
+The manifest says what the network wants to see and what its answer means; its hash of the weights
+is checked when it is loaded. Written by `classifier_training`, read by the node
+`success_classifier`, by `vla-rl-ros label` and by rewards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
+from vla_rl_ros.core.types import ImageArray
+from vla_rl_ros.data.label_frames import STATE_NAMES
+from vla_rl_ros.policies.pi0.images import camera_image, fit, shrink
+from vla_rl_ros.policies.strict_json import from_json, to_json
+
+MANIFEST_NAME, MODEL_NAME = "classifier.json", "model.onnx"
+FORMAT = 1
+LOGIT = "logit"
+_BATCH = 64
+
+
+def _keys(doc: str) -> Any:  # noqa: ANN401 - stands for the type of the field
+    """A field whose default is an empty mapping."""
+    return field(default_factory=dict, metadata=param(doc=doc).metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierManifest:
+    """What a classifier expects and means."""
+
+    format: int = param(FORMAT, doc="Of this file.", low=FORMAT, high=FORMAT)
+    name: str = param(doc="For messages and logs.")
+    task: str = param(doc="What success means.")
+    cameras: tuple[str, ...] = param(doc="In the order of the network's inputs.")
+    image_px: int = param(doc="Side of its square images.", unit="px", low=16, high=1024)
+    resize: str = param("area", doc="How images become that size.", choices=("area", "pad"))
+    backbone: str = param("cnn", doc="What makes its features.", choices=("cnn", "pi0"))
+    threshold: float = param(
+        0.5, doc="Probability from which on a frame counts as success.", low=0.0, high=1.0
+    )
+    needed: int = param(3, doc="Frames that must agree.", low=1, high=100)
+    window: int = param(4, doc="Among so many of the last ones.", low=1, high=100)
+    checks: Mapping[str, tuple[float, ...]] = _keys(
+        "Low and high of measured channels that success must keep."
+    )
+    model_hash: str = param("", doc="SHA-256 of the weights' file.")
+    training: Mapping[str, object] = _keys("How it came about.")
+
+    def __post_init__(self) -> None:
+        """Check bounds, and that there is something to see."""
+        check_bounds(self)
+        if not self.cameras or not self.name:
+            raise ConfigError("classifier.json needs a name and a camera or more")
+        if self.needed > self.window:
+            raise ConfigError(f"needed={self.needed} of window={self.window} frames")
+        for channel, limits in self.checks.items():
+            if channel not in STATE_NAMES or len(limits) != 2 or limits[0] > limits[1]:
+                raise ConfigError(
+                    f"checks.{channel}={list(limits)}: wanted is [low, high] of one of "
+                    f"{', '.join(STATE_NAMES)}"
+                )
+
+    @property
+    def version(self) -> str:
+        """What stands in messages and rows: hash and name."""
+        return f"{self.model_hash[:12]} {self.name}"
+
+
+def read_manifest(directory: Path) -> ClassifierManifest:
+    """Read ``classifier.json``.
+
+    Raises:
+        ConfigError: Missing or damaged; names the key.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): give the directory that "
+            "'vla-rl-ros train classifier' wrote"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from error
+    try:
+        return from_json(ClassifierManifest, values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def write_manifest(manifest: ClassifierManifest, directory: Path) -> None:
+    """Write ``classifier.json`` for the weights that lie there; their hash is filled in."""
+    manifest = dataclasses.replace(manifest, model_hash=_hash(directory / MODEL_NAME))
+    text = json.dumps(to_json(manifest), indent=2)
+    part = directory / f"{MANIFEST_NAME}.part"
+    part.write_text(text + "\n", encoding="utf-8")
+    part.replace(directory / MANIFEST_NAME)
+
+
+def prepared(image: ImageArray, manifest: ClassifierManifest) -> ImageArray:
+    """An image in the size of the network, uint8 of shape (px, px, 3).
+
+    Raises:
+        InvalidCommandError: ``image_size``, where the image cannot be reduced by a whole factor.
+    """
+    if manifest.resize == "area":
+        return shrink(image, manifest.image_px)
+    return fit(image, manifest.image_px)
+
+
+class SuccessModel:
+    """Runs a classifier on a CPU.
+
+    Attributes:
+        manifest: What it expects and means.
+    """
+
+    def __init__(self, directory: Path | str, num_threads: int = 1) -> None:
+        """Load.
+
+        Args:
+            directory: With ``classifier.json`` and ``model.onnx``.
+            num_threads: Of the inference.
+
+        Raises:
+            ConfigError: Files are missing, damaged or do not belong together.
+        """
+        directory = Path(directory).expanduser()
+        self.manifest = read_manifest(directory)
+        file = directory / MODEL_NAME
+        if _hash(file) != self.manifest.model_hash:
+            raise ConfigError(f"{file} is not the file that {MANIFEST_NAME} was written for")
+        self._session = _open(file, num_threads)
+        wanted = [input_name(camera) for camera in self.manifest.cameras]
+        found = [entry.name for entry in self._session.get_inputs()]
+        if found != wanted:
+            raise ConfigError(f"{file} has inputs {', '.join(found)}, not {', '.join(wanted)}")
+
+    def probability(self, images: Mapping[str, ImageArray]) -> float:
+        """Probability that the task is done, of one image per camera.
+
+        Raises:
+            InvalidCommandError: An image is missing, malformed or of a size that does not fit.
+        """
+        feed = {
+            input_name(camera): prepared(camera_image(images, camera), self.manifest)[None]
+            for camera in self.manifest.cameras
+        }
+        return float(_sigmoid(self._session.run([LOGIT], feed)[0])[0])
+
+    def probabilities(self, stacks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """As `probability` for many frames, (n, h, w, 3) per camera; returns shape (n,)."""
+        manifest = self.manifest
+        missing = [name for name in manifest.cameras if name not in stacks]
+        if missing:
+            raise InvalidCommandError("missing_image", f"no images of {', '.join(missing)}")
+        count = len(stacks[manifest.cameras[0]])
+        found = [np.empty(0)]
+        for first in range(0, count, _BATCH):
+            feed = {
+                input_name(name): np.stack(
+                    [prepared(image, manifest) for image in stacks[name][first : first + _BATCH]]
+                )
+                for name in manifest.cameras
+            }
+            found.append(_sigmoid(self._session.run([LOGIT], feed)[0]))
+        return np.concatenate(found)
+
+
+def input_name(camera: str) -> str:
+    """Name of a camera's input of the network."""
+    return f"image.{camera}"
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    # Beyond +-60 nothing changes but the warnings.
+    values: NDArray[np.float64] = 1.0 / (
+        1.0 + np.exp(-np.clip(logits.astype(np.float64), -60, 60))
+    )
+    return values
+
+
+def _hash(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
+
+
+def _open(file: Path, num_threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = num_threads
+    # A thread that waits for work by spinning would take a core from the arm.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ConfigError(f"{file} cannot be loaded: {error}") from error

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of the success classifier: an encoder per camera and a small head.
+
+`SmallResNet` has a tenth of the weights of a ResNet-10 (He et al., arXiv 1512.03385), as a CPU has
+to train and run it; like HIL-SERL's (arXiv 2410.21845) it keeps where things are instead of
+averaging over the image. `FrozenTower` is the vision tower of any PI0. Called by
+`classifier_training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_rl_ros.core.errors import ConfigError
+
+_CHANNELS = (16, 24, 48, 64)
+_GROUPS = 4
+_POINTWISE = 16
+_WIDTH = 64
+_DROPOUT = 0.2
+_TOWER_GRID = 4
+
+
+class _Residual(nn.Module):
+    """Two convolutions that halve the image, and a short cut."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
+        self.first_norm = nn.GroupNorm(_GROUPS, channels_out)
+        self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.second_norm = nn.GroupNorm(_GROUPS, channels_out)
+        self.cut = nn.Conv2d(channels_in, channels_out, 1, stride=2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, c', h / 2, w / 2)."""
+        inner = functional.relu(self.first_norm(self.first(images)))
+        inner = self.second_norm(self.second(inner))
+        result: Tensor = functional.relu(inner + self.cut(images))
+        return result
+
+
+class SmallResNet(nn.Module):
+    """Convolutions to a sixteenth of the image's side, then what is where."""
+
+    def __init__(self, image_px: int) -> None:
+        """Build for square images.
+
+        Raises:
+            ConfigError: The side is no multiple of 16.
+        """
+        super().__init__()
+        if image_px % 16:
+            raise ConfigError(f"image_px={image_px} is no multiple of 16")
+        stem, second, third, last = _CHANNELS
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, stem, 5, stride=2, padding=2, bias=False),
+            nn.GroupNorm(_GROUPS, stem),
+            nn.ReLU(),
+            nn.Conv2d(stem, second, 3, stride=2, padding=1, bias=False),
+            nn.GroupNorm(_GROUPS, second),
+            nn.ReLU(),
+            _Residual(second, third),
+            _Residual(third, last),
+            nn.Conv2d(last, _POINTWISE, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(_POINTWISE * (image_px // 16) ** 2, _WIDTH),
+            nn.LayerNorm(_WIDTH),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images in [-1, 1], (n, 3, px, px), to (n, `_WIDTH`)."""
+        features: Tensor = self.layers(images)
+        return features
+
+
+class FrozenTower(nn.Module):
+    """Image tokens of a PI0 that stays as it is, averaged to a grid of 4 x 4, and a layer."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Load the vision part of a checkpoint.
+
+        Raises:
+            ConfigError: It is no PI0; names the file.
+        """
+        super().__init__()
+        from vla_rl_ros.policies.pi0.loading import load_model, model_shape
+
+        model = load_model(checkpoint, torch.device("cpu"), torch.float32)
+        self._image_px = model_shape(model).image_px
+        vlm = model.model.vlm
+        self.tower: Any = vlm.vision_tower
+        self.projector: Any = vlm.multi_modal_projector
+        for weight in (*self.tower.parameters(), *self.projector.parameters()):
+            weight.requires_grad_(requires_grad=False)
+        width = model.config.vlm_config.projection_dim
+        self.reduce = nn.Sequential(
+            nn.Flatten(),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(width * _TOWER_GRID**2, _WIDTH),
+            nn.LayerNorm(_WIDTH),
+            nn.ReLU(),
+        )
+
+    def train(self, mode: bool = True) -> FrozenTower:
+        """Only the layer behind the tower ever trains."""
+        super().train(mode)
+        self.tower.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images in [-1, 1], (n, 3, px, px), to (n, `_WIDTH`)."""
+        with torch.no_grad():
+            if images.shape[-1] != self._image_px:
+                images = functional.adaptive_avg_pool2d(images, self._image_px)
+            tokens = self.projector(self.tower(images).last_hidden_state)
+        tokens = functional.layer_norm(tokens, tokens.shape[-1:])
+        side = round(tokens.shape[1] ** 0.5)
+        grid = tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+        features: Tensor = self.reduce(functional.adaptive_avg_pool2d(grid, _TOWER_GRID))
+        return features
+
+
+class ClassifierNet(nn.Module):
+    """Images of every camera to the logit of success."""
+
+    def __init__(
+        self, cameras: Sequence[str], image_px: int, *, backbone: str, checkpoint: Path | None
+    ) -> None:
+        """Build.
+
+        Args:
+            cameras: In order.
+            image_px: Side of the images.
+            backbone: ``cnn`` or ``pi0``.
+            checkpoint: Of the tower; for ``pi0`` alone.
+        """
+        super().__init__()
+        self.cameras = tuple(cameras)
+        if backbone == "pi0":
+            assert checkpoint is not None
+            encoders: list[nn.Module] = [FrozenTower(checkpoint) for _ in cameras]
+            # One tower serves all cameras; what is made of its tokens differs.
+            for encoder in encoders[1:]:
+                encoder.tower = encoders[0].tower
+                encoder.projector = encoders[0].projector
+        else:
+            encoders = [SmallResNet(image_px) for _ in cameras]
+        self.encoders = nn.ModuleList(encoders)
+        self.head = nn.Sequential(
+            nn.Linear(_WIDTH * len(cameras), _WIDTH),
+            nn.ReLU(),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(_WIDTH, 1),
+        )
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""
+        features = [
+            encoder(_normalised(stack))
+            for encoder, stack in zip(self.encoders, images, strict=True)
+        ]
+        logits: Tensor = self.head(torch.cat(features, dim=1))[:, 0]
+        return logits
+
+
+def _normalised(stack: Tensor) -> Tensor:
+    return stack.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def trainable(net: ClassifierNet) -> Mapping[str, Tensor]:
+    """Weights that are learned, by name; a frozen tower is not among them."""
+    return {name: weight for name, weight in net.named_parameters() if weight.requires_grad}

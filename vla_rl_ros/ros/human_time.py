@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`human/ledger`: human time as named channels, and the file that outlives a supervisor."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sensor_msgs.msg import JointState
+
+from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger, HumanTime
+from vla_rl_ros.ros.channels import decode_channels, encode_channels
+from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
+
+FILE_NAME = "human_ledger.json"
+_TIMES = ("intervening_s", "resetting_s", "labelling_s", "waiting_s")
+_NUMBERS = ("num_resets", "num_rolling")
+_SPANS = ("session", "episode", "rolling")
+_COUNTS = ("ticks", "human_ticks", "interventions")
+LEDGER_CHANNELS = (
+    *(f"human.{name}" for name in _TIMES),
+    "human.total_s",
+    *(f"human.{name}" for name in _NUMBERS),
+    *(f"{span}.{count}" for span in _SPANS for count in _COUNTS),
+    *(f"{span}.intervention_rate" for span in _SPANS),
+    "episode.epoch",
+)
+
+
+def encode_human_time(time: HumanTime, stamp_ns: int) -> JointState:
+    """What people gave until now."""
+    spans = {span: getattr(time, span) for span in _SPANS}
+    return encode_channels(
+        {
+            **{f"human.{name}": getattr(time, name) for name in _TIMES},
+            "human.total_s": time.total_s,
+            **{f"human.{name}": float(getattr(time, name)) for name in _NUMBERS},
+            **{
+                f"{span}.{count}": float(getattr(drive, count))
+                for span, drive in spans.items()
+                for count in _COUNTS
+            },
+            **{f"{span}.intervention_rate": drive.rate for span, drive in spans.items()},
+            "episode.epoch": float(time.epoch),
+        },
+        stamp_ns,
+    )
+
+
+def decode_human_time(message: JointState) -> HumanTime:
+    """Inverse of `encode_human_time`; what follows from the rest is not read.
+
+    Raises:
+        InvalidCommandError: As `channels.decode_channels`.
+    """
+    channels = decode_channels(message, LEDGER_CHANNELS)
+
+    def span(name: str) -> DriveCount:
+        counts = {count: int(channels[f"{name}.{count}"]) for count in _COUNTS}
+        return DriveCount(**counts)
+
+    return HumanTime(
+        epoch=int(channels["episode.epoch"]),
+        intervening_s=channels["human.intervening_s"],
+        resetting_s=channels["human.resetting_s"],
+        labelling_s=channels["human.labelling_s"],
+        waiting_s=channels["human.waiting_s"],
+        num_resets=int(channels["human.num_resets"]),
+        num_rolling=int(channels["human.num_rolling"]),
+        session=span("session"),
+        episode=span("episode"),
+        rolling=span("rolling"),
+    )
+
+
+def human_record(message: JointState) -> dict[str, str]:
+    """Every channel of a valid message as text, for the metadata of a bag."""
+    return {
+        name: f"{value:.10g}" for name, value in zip(message.name, message.position, strict=True)
+    }
+
+
+class LedgerFile:
+    """The ledger in the run directory of the launcher, as `autorun.AutorunLedger`.
+
+    Without a launcher there is none, and nobody who starts a supervisor again.
+    """
+
+    def __init__(self, run_dir: str | None = None) -> None:
+        """Find it.
+
+        Args:
+            run_dir: Directory of the launcher, from the environment when None.
+        """
+        folder = os.environ.get(RUN_DIR_VARIABLE, "") if run_dir is None else run_dir
+        self._path = Path(folder) / FILE_NAME if folder else None
+
+    def load(self, ledger: HumanLedger) -> str:
+        """Go on where an earlier supervisor of this launch stopped.
+
+        Returns:
+            Why what it left is of no use, empty otherwise.
+        """
+        if self._path is None or not self._path.is_file():
+            return ""
+        try:
+            ledger.restore(json.loads(self._path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"{self._path} is not a ledger ({error!r}); counting from zero"
+        return ""
+
+    def save(self, ledger: HumanLedger) -> None:
+        """Write it down, whole or not at all."""
+        if self._path is None:
+            return
+        half_done = self._path.with_suffix(".new")
+        half_done.write_text(json.dumps(ledger.to_record()), encoding="utf-8")
+        half_done.replace(self._path)
