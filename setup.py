@@ -88,7 +88,9 @@ setup(
     maintainer_email=MANIFEST.find("maintainer").attrib["email"],
     license=MANIFEST.findtext("license"),
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["py.typed", "policies/checkpoints/*/*", "tools/*.html"]},
+    package_data={
+        NAME: ["py.typed", "policies/checkpoints/*/*", "tools/*.html", "sim/hid/*.c"],
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

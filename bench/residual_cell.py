@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 2_000, 40, 100, 0.95
+_EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 4_000, 40, 100, 0.95
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _OURS = (
-    "learner.xi=0.25", _TRANSLATION_ONLY, "learner.actor_lr=1e-5", "learner.warm_up_ticks=40",
-    "learner.residual_weight=0.005", "schedule.rule=ramp", "schedule.xi_start=0.05",
-    "schedule.ramp_episodes=60",
+    "learner.xi=0.25", _TRANSLATION_ONLY, "schedule.rule=ramp", "schedule.xi_start=0.05",
+    "schedule.ramp_episodes=40", "schedule.return_p=0.002",
 )  # fmt: skip
 
 
@@ -72,7 +71,7 @@ class Run:
     seed: int
     label: str = "ours"
     settings: tuple[str, ...] = _OURS
-    steps: int = 24_000
+    steps: int = 20_000
 
 
 RUNS = {

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 TASKS = ("lift", "peg", "button")
 TRAINING_SEED, HARD_SEED, HELD_OUT_SEED, VERDICT_SEED = 0, 1_000, 50_000, 60_000
 NUM_VERDICTS = 100
+CHECKS = {
+    # How high is not for a camera to say.
+    "lift": ("--check", "tcp.z_m", 0.09, 1.0, "--check", "gripper.width_m", 0.03, 0.05),
+}
 MIN_HOLD_S = 0.2
 
 
@@ -90,8 +94,8 @@ def run_task(task: str, out: Path, steps: int) -> None:
     simulate = ["label", "--simulate", task, "--from-truth"]
     step(
         out / "1_labels.json",
-        [*simulate, "--out", labels, "--seed", TRAINING_SEED, "--episodes", 24, "--staged", 24,
-         "--positives", 4, "--negatives", 9],
+        [*simulate, "--out", labels, "--seed", TRAINING_SEED, "--episodes", 24, "--staged", 30,
+         "--positives", 4, "--negatives", 6],
     )  # fmt: skip
     step(
         out / "2_first.json",
@@ -99,8 +103,8 @@ def run_task(task: str, out: Path, steps: int) -> None:
     )
     step(
         out / "3_hard.json",
-        [*simulate, "--out", labels, "--seed", HARD_SEED, "--episodes", 26, "--staged", 36,
-         "--positives", 4, "--negatives", 10, "--hard-first", first],
+        [*simulate, "--out", labels, "--seed", HARD_SEED, "--episodes", 26, "--staged", 90,
+         "--positives", 4, "--negatives", 6, "--hard-first", first],
     )  # fmt: skip
     step(
         out / "4_held_out.json",
@@ -111,7 +115,7 @@ def run_task(task: str, out: Path, steps: int) -> None:
     step(
         out / "5_final.json",
         ["train", "classifier", "--labels", labels, "--out", final, "--held-out", held,
-         "--steps", steps, "--set", "classifier.test_part=0.0"],
+         "--steps", steps, "--set", "classifier.test_part=0.0", *CHECKS.get(task, ())],
     )  # fmt: skip
     decide(task, final, out / "6_verdicts.jsonl")
     measure_time(final, held, out / "7_time.json")
@@ -159,19 +163,20 @@ def decide(task_name: str, classifier: Path, path: Path) -> None:
             print(f"[bench] {number + 1} of {len(left)}: {verdict}", file=sys.stderr, flush=True)
 
 
-def one_verdict(
-    maker: EpisodeMaker, model: SuccessModel, kind: str, seed: int
-) -> Verdict:
+def one_verdict(maker: EpisodeMaker, model: SuccessModel, kind: str, seed: int) -> Verdict:
     """One episode, looked at every tick, decided as node and supervisor decide."""
     from vla_rl_ros.core.episode import SuccessHold
-    from vla_rl_ros.core.success import Debounce
+    from vla_rl_ros.core.success import Debounce, violated_check
+    from vla_rl_ros.data.label_frames import STATE_NAMES
 
     manifest = model.manifest
     debounce, hold = Debounce(manifest.needed, manifest.window), SuccessHold(MIN_HOLD_S)
     said: list[bool] = []
 
-    def watch(images: Mapping[str, ImageArray], _state: FloatArray) -> bool:
-        said.append(model.probability(images) >= manifest.threshold)
+    def watch(images: Mapping[str, ImageArray], state: FloatArray) -> bool:
+        measured = dict(zip(STATE_NAMES, state.tolist(), strict=True))
+        is_kept = violated_check(manifest.checks, measured) is None
+        said.append(is_kept and model.probability(images) >= manifest.threshold)
         hold.update(debounce.update(said[-1]), len(said) * maker.sim.spec.control_period_s)
         return hold.is_held
 

@@ -3,11 +3,12 @@
 
     python bench/vice.py --out out/vice [--seeds 3] [--steps 12000]
 
-A hand on a table has to push a puck to a goal; hand and puck are points in the plane. The
-classifier knows 20 states of success (puck in the goal, hand behind it) and what a base policy saw
-that goes to the puck and shoves it somewhere. It has never seen the hand at the goal without the
-puck. One learner is paid by this classifier as it is, one by the same classifier while it goes on
-learning by VICE, one by the truth. All else is equal: goals, first training, base, learner, seeds.
+A hand on a table has to fetch a puck and bring it to a goal; both are points in the plane, and the
+puck sticks to a hand that touches it. The classifier knows 20 states of success, the ends of 20
+demonstrations, and what a clumsy policy saw that drags the puck about elsewhere. It has never seen
+the hand near the goal without the puck. One learner is paid by this classifier as it is, one by
+the same classifier while it goes on learning by VICE, one by the truth. All else is equal: first
+training, demonstrations in the offline half of the batches, learner, seeds.
 Prints one JSON line; writes `vice.json` and `vice.svg`. A run that was stopped begins its
 unfinished seed again.
 """
@@ -15,10 +16,10 @@ unfinished seed again.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import LearnerConfig
-from vla_rl_ros.learning.replay import Replay
+from vla_rl_ros.learning.replay import Replay, SymmetricSampler
 from vla_rl_ros.learning.rows import Row, RowLayout, Source
 from vla_rl_ros.learning.vice import VICE_TERM, Vice, ViceSettings, check_learner
 
@@ -37,43 +38,48 @@ WORDS = {
     "truth": "paid by the truth",
 }
 GOAL = np.array([0.6, 0.0])
-GOAL_RADIUS, CONTACT, STEP = 0.15, 0.12, 0.12
-TICKS, NUM_GOALS, BASE_EPISODES, FIRST_UPDATES = 40, 20, 30, 2_000
-EVAL_EVERY, EVAL_EPISODES, VICE_EVERY = 1_000, 30, 2
+GOAL_RADIUS, CONTACT, STEP = 0.15, 0.15, 0.15
+TICKS, NUM_GOALS, CLUMSY_EPISODES, FIRST_UPDATES = 25, 20, 30, 1_500
+EVAL_EVERY, EVAL_EPISODES, VICE_EVERY, DEMO_PART = 500, 40, 1, 0.5
 CONFIG = LearnerConfig(
-    algorithm="sac", from_scratch=True, xi=1.0, hidden=(64, 64), gamma=0.95, n_step=1, tau=0.01,
-    actor_lr=3e-4, actor_every=1, batch_size=128, initial_temperature=0.05, residual_weight=0.0,
+    algorithm="sac", from_scratch=True, xi=1.0, hidden=(64, 64), gamma=0.95, n_step=1, tau=0.02,
+    actor_lr=1e-3, critic_lr=1e-3, temperature_lr=1e-3, actor_every=1, batch_size=128,
+    initial_temperature=0.05, residual_weight=0.0,
     entropy_per_dim=-1.0,
 )  # fmt: skip
+LAYOUT = RowLayout(obs_dim=4, action_dim=2, reward_terms=(VICE_TERM,), reward_version="vice")
+ZEROS = np.zeros(2, np.float32)
+
+Act = Callable[[np.ndarray], np.ndarray]
 
 
 class Table:
-    """The hand and the puck; observations are (hand, puck, puck - hand, goal - puck), shape (8,)."""
+    """The hand and the puck; observations are (hand, puck), shape (4,)."""
 
     def __init__(self) -> None:
         self.hand = np.zeros(2)
         self.puck = np.zeros(2)
+        self.is_held = False
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
-        """Hand on the left, puck in the middle."""
-        self.hand = np.array([-0.6, 0.0]) + rng.uniform(-0.2, 0.2, 2)
-        self.puck = rng.uniform(-0.15, 0.15, 2) + np.array([-0.05, 0.0])
+        """Hand on the left, puck aside of the way from there to the goal."""
+        self.hand = np.array([-0.6, 0.0]) + rng.uniform(-0.15, 0.15, 2)
+        self.puck = np.array([0.0, 0.5]) + rng.uniform(-0.15, 0.15, 2)
+        self.is_held = False
         return self.obs()
 
     def step(self, action: np.ndarray) -> np.ndarray:
-        """Move the hand; a puck it touches is pushed ahead."""
+        """Move the hand, and the puck once it was touched."""
+        before = self.hand
         self.hand = np.clip(self.hand + STEP * np.clip(action, -1.0, 1.0), -1.0, 1.0)
-        gap = self.puck - self.hand
-        distance = float(np.hypot(*gap))
-        if distance < CONTACT:
-            away = gap / distance if distance > 1e-6 else np.array([1.0, 0.0])
-            self.puck = np.clip(self.hand + CONTACT * away, -1.0, 1.0)
+        if self.is_held:
+            self.puck = np.clip(self.puck + self.hand - before, -1.0, 1.0)
+        self.is_held |= bool(np.hypot(*(self.puck - self.hand)) < CONTACT)
         return self.obs()
 
     def obs(self) -> np.ndarray:
         """Everything there is to see."""
-        parts = (self.hand, self.puck, self.puck - self.hand, GOAL - self.puck)
-        return np.concatenate(parts).astype(np.float32)
+        return np.concatenate([self.hand, self.puck]).astype(np.float32)
 
     @property
     def is_solved(self) -> bool:
@@ -81,105 +87,102 @@ class Table:
         return bool(np.hypot(*(self.puck - GOAL)) < GOAL_RADIUS)
 
 
-def base_action(obs: np.ndarray, aim: np.ndarray) -> np.ndarray:
-    """Go behind the puck and shove it towards `aim`."""
-    hand, puck = obs[:2].astype(float), obs[2:4].astype(float)
-    way = (aim - puck) / max(1e-6, float(np.hypot(*(aim - puck))))
-    behind = puck - 1.1 * CONTACT * way
-    is_behind = np.hypot(*(behind - hand)) < 0.05 or (puck - hand) @ way > 0.9 * CONTACT
-    target = puck + 0.1 * way if is_behind and (puck - hand) @ way > 0 else behind
-    return np.clip((target - hand) / STEP, -1.0, 1.0)
+def carry(table: Table, aim: np.ndarray) -> np.ndarray:
+    """Go to the puck, then bring it to `aim`."""
+    wanted = aim - table.puck if table.is_held else table.puck - table.hand
+    return np.clip(wanted / STEP, -1.0, 1.0)
 
 
-def goals(rng: np.random.Generator) -> np.ndarray:
-    """20 states of success, as somebody would show them."""
+def episode(
+    table: Table, rng: np.random.Generator, act: Act, number: int, *, is_demo: bool = False
+) -> list[Row]:
+    """Play one episode; its rows hold the true reward, which only the arm `truth` reads."""
+    obs, rows = table.reset(rng), []
+    for tick in range(TICKS + 1):
+        is_end, seen, executed = tick == TICKS, obs, ZEROS
+        if not is_end:
+            executed = np.clip(act(obs), -1.0, 1.0).astype(np.float32)
+            obs = table.step(executed)
+        rows.append(
+            Row(
+                obs=seen, base=ZEROS, executed=executed, rewards=(float(table.is_solved),),
+                source=Source.HUMAN if is_demo else Source.RESIDUAL, episode=number, tick=tick,
+                is_truncated=tick == TICKS - 1, is_end=is_end, is_demo=is_demo,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def demonstrations(rng: np.random.Generator) -> list[list[Row]]:
+    """20 episodes of somebody who can do it."""
+    table = Table()
+
+    def act(_: np.ndarray) -> np.ndarray:
+        return carry(table, GOAL) + rng.normal(0.0, 0.1, 2)
+
+    return [episode(table, rng, act, number, is_demo=True) for number in range(NUM_GOALS)]
+
+
+def clumsy_states(rng: np.random.Generator) -> np.ndarray:
+    """What somebody sees who drags the puck about, and never near the goal."""
     found, table = [], Table()
-    while len(found) < NUM_GOALS:
-        obs = table.reset(rng)
-        for _ in range(3 * TICKS):
-            obs = table.step(base_action(obs, GOAL))
-            if table.is_solved:
-                found.append(obs)
-                break
+    for _ in range(CLUMSY_EPISODES):
+        aim = np.array([rng.uniform(-0.9, 0.2), rng.uniform(-0.8, 0.8)])
+        rows = episode(
+            table, rng, lambda _, aim=aim: carry(table, aim) + rng.normal(0.0, 0.2, 2), 0
+        )
+        found += [row.obs for row in rows if not row.rewards[0]]
     return np.stack(found)
 
 
-def base_states(rng: np.random.Generator) -> np.ndarray:
-    """What the base sees, which shoves the puck to places of its own and seldom to the goal."""
-    found, table = [], Table()
-    for _ in range(BASE_EPISODES):
-        obs = table.reset(rng)
-        aim = rng.uniform(-0.9, 0.3, 2)
-        for _ in range(TICKS):
-            obs = table.step(base_action(obs, aim) + rng.normal(0.0, 0.2, 2))
-            if not table.is_solved:
-                found.append(obs)
-    return np.stack(found)
-
-
-def make_vice(seed: int) -> Vice:
-    """The classifier that every arm begins with."""
+def make_vice(seed: int) -> tuple[Vice, list[list[Row]]]:
+    """The classifier that every arm begins with, and the demonstrations its goals are from."""
     rng = np.random.default_rng([seed, 0])
-    positives, negatives = goals(rng), base_states(rng)
-    vice = Vice(positives, negatives, ViceSettings(), seed=seed)
+    shown, negatives = demonstrations(rng), clumsy_states(rng)
+    goals = np.stack([rows[-1].obs for rows in shown])
+    vice = Vice(goals, negatives, ViceSettings(), seed=seed)
     for _ in range(FIRST_UPDATES):
         vice.update(negatives[rng.integers(0, len(negatives), vice.settings.batch)])
-    return vice
+    return vice, shown
 
 
 def run(arm: str, seed: int, steps: int) -> list[dict[str, float]]:
     """Learn, and measure on the way."""
     check_learner(CONFIG)
-    vice, rng = make_vice(seed), np.random.default_rng([seed, 1])
-    learner = ResidualLearner(CONFIG, 8, 2, seed)
-    layout = RowLayout(
-        obs_dim=8, action_dim=2, reward_terms=(VICE_TERM,), reward_version=vice.version
-    )
+    (vice, shown), rng = make_vice(seed), np.random.default_rng([seed, 1])
+    learner = ResidualLearner(CONFIG, LAYOUT.obs_dim, LAYOUT.action_dim, seed)
     history: list[dict[str, float]] = []
-    table, zeros = Table(), np.zeros(2, np.float32)
+    table = Table()
     with tempfile.TemporaryDirectory() as folder:
-        replay = Replay(Path(folder), layout, n_step=1, gamma=CONFIG.gamma)
-        for episode in range(-(-steps // TICKS)):
-            obs, rows = table.reset(rng), []
-            for tick in range(TICKS + 1):
-                is_end = tick == TICKS
-                action = zeros if is_end else learner.act(obs, zeros)
-                seen, was = obs, np.clip(action, -1.0, 1.0).astype(np.float32)
-                if not is_end:
-                    obs = table.step(was)
-                # Only `truth` reads what is stored; the others are paid when a batch is drawn.
-                rows.append(
-                    Row(
-                        obs=seen, base=zeros, executed=was, rewards=(float(table.is_solved),),
-                        source=Source.RESIDUAL, episode=episode, tick=tick,
-                        is_truncated=tick == TICKS - 1, is_end=is_end,
-                    )
-                )  # fmt: skip
-            replay.append(rows)
-            for number in range(TICKS):
-                batch: Any = replay.sample(CONFIG.batch_size, rng)
-                if arm != "truth":
-                    batch = vice.relabelled(batch)
-                learner.update(batch)
-                if arm == "vice" and number % VICE_EVERY == 0:
-                    vice.update(replay.sample(vice.settings.batch, rng)["next_obs"])
-            if (episode + 1) % (EVAL_EVERY // TICKS) == 0:
-                history.append({"step": TICKS * (episode + 1), **measure(learner, vice, seed)})
+        online, offline = (
+            Replay(Path(folder) / name, LAYOUT, n_step=1, gamma=CONFIG.gamma)
+            for name in ("online", "offline")
+        )
+        for rows in shown:
+            offline.append(rows)
+        sampler = SymmetricSampler(online, offline, DEMO_PART)
+        for number in range(-(-steps // TICKS)):
+            online.append(episode(table, rng, lambda obs: learner.act(obs, ZEROS), number))
+            for update in range(TICKS):
+                batch: Any = sampler.sample(CONFIG.batch_size, rng)
+                learner.update(batch if arm == "truth" else vice.relabelled(batch))
+                if arm == "vice" and update % VICE_EVERY == 0:
+                    vice.update(online.sample(vice.settings.batch, rng)["next_obs"])
+            if (number + 1) % (EVAL_EVERY // TICKS) == 0:
+                history.append({"step": TICKS * (number + 1), **measure(learner, vice, seed)})
                 print(f"[bench] {arm} {seed} {history[-1]}", file=sys.stderr, flush=True)
-        replay.close()
+        online.close()
+        offline.close()
     return history
 
 
 def measure(learner: ResidualLearner, vice: Vice, seed: int) -> dict[str, float]:
     """What the classifier pays for held-out episodes, and what is true of them."""
-    rng, table, zeros = np.random.default_rng([seed, 2]), Table(), np.zeros(2, np.float32)
+    rng, table = np.random.default_rng([seed, 2]), Table()
     paid, solved = [], 0
     for _ in range(EVAL_EPISODES):
-        obs, seen = table.reset(rng), []
-        for _ in range(TICKS):
-            obs = table.step(learner.act(obs, zeros, deterministic=True))
-            seen.append(obs)
-        paid.append(float(vice.reward(np.stack(seen)).mean()))
+        rows = episode(table, rng, lambda obs: learner.act(obs, ZEROS, deterministic=True), 0)
+        paid.append(float(vice.reward(np.stack([row.obs for row in rows[1:]])).mean()))
         solved += table.is_solved
     return {"paid": float(np.mean(paid)), "success": solved / EVAL_EPISODES}
 
@@ -217,7 +220,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=5_000)
     parser.add_argument("--only", nargs="+", choices=ARMS, default=list(ARMS))
     arguments = parser.parse_args()
     from vla_rl_ros.learning.fused_step import tune_cpu
@@ -239,8 +242,7 @@ def main() -> int:
         }
         for arm in arguments.only
     }
-    print(json.dumps({"seeds": arguments.seeds, "config": dataclasses.asdict(CONFIG)["algorithm"],
-                      **last}))  # fmt: skip
+    print(json.dumps({"seeds": arguments.seeds, "steps": arguments.steps, **last}))
     return 0
 
 

@@ -189,3 +189,23 @@ def test_a_killed_simulator_shows_as_an_error_and_not_as_old_truth(
     is_reset, sentence = cell.ask("reset")
     assert not is_reset
     assert "scene" in sentence
+
+
+def test_a_check_says_why_a_task_cannot_begin_and_touches_nothing(cell: SceneOnGraph) -> None:
+    cell.set(task="lift", seed=4)
+    assert cell.ask("reset")[0]
+    before = cell.fresh_objects()
+    for task, problem in (
+        ("lift", ""),
+        ("button", ""),
+        ("peg", "the peg is not in the hand"),
+        ("peg_out", "the peg is not in the hand"),
+    ):
+        cell.set(task=task)
+        is_answered, answer = cell.ask("check")
+        assert is_answered
+        assert json.loads(answer) == {"problem": problem}
+    after = cell.fresh_objects()
+    for name, pose in before.items():
+        # The spring of the button still settles.
+        assert np.allclose(pose.position_m, after[name].position_m, atol=2e-3)

@@ -213,3 +213,17 @@ def test_a_recorder_started_anew_within_an_episode_writes_beside_the_first_bag(
     (tmp_path / "e_2").mkdir()
     assert free_directory(tmp_path, "e").name == "e_3"
     assert free_directory(tmp_path, "f").name == "f"
+
+
+def test_what_people_gave_to_an_episode_stands_in_its_bag_and_in_no_other(
+    player: Player, tmp_path: Path
+) -> None:
+    for name, epoch, told in (("e1", 7, 7), ("e2", 8, 7)):
+        for phase, outcome in ((Phase.RUNNING, None), (Phase.ENDED, Outcome.SUCCESS)):
+            state = EpisodeState(phase=phase, episode_id=name, epoch=epoch, outcome=outcome)
+            player.recording.follow(state, player.now_s, int(player.now_s * 1e9))
+            # The last ticks of an episode are counted when it has ended.
+            player.recording.keep_human(told, {"episode.human_ticks": phase.value})
+        player.wait(0.3)
+    assert Bag(tmp_path / "e1").metadata("human") == {"episode.human_ticks": "ended"}
+    assert Bag(tmp_path / "e2").metadata("human") == {}

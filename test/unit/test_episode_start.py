@@ -61,7 +61,7 @@ class Cell:
         if self.gives_up:
             raise FalseStartError("the operator gave up the reset")
 
-    def begin(self, check: str = "truth", is_done: object = None) -> ResetKind:
+    def begin(self, check: str = "truth", judge: Judge | None = None) -> ResetKind:
         """Prepare the next episode as the supervisor would; returns who reset."""
         start = self.plan.next("peg", "peg_out")
         config = TaskConfig(instruction=start.task)
@@ -69,7 +69,7 @@ class Cell:
         episode_start = EpisodeStart(
             self,
             self.plan,
-            make_check(check, self, is_done, self.clock),
+            make_check(check, self, judge, self.clock),
             lambda: self.rest,
             lambda order: replace(
                 order, task=UNDO[order.task], start=replace(order.start, task=UNDO[order.task])
@@ -93,6 +93,19 @@ class Cell:
     def done(self, task: str, outcome: Outcome = Outcome.SUCCESS) -> None:
         self.calls.clear()
         self.plan.note(task, UNDO[task], outcome)
+
+
+class Judge:
+    """Says the same again and again, after a word on the last episode."""
+
+    def __init__(self, word: bool | None, *, old: bool = False) -> None:
+        self.word, self.words = word, [old]
+
+    def forget_judgement(self) -> None:
+        self.words = []
+
+    def is_done_now(self) -> bool | None:
+        return self.words[-1] if self.words else self.word
 
 
 def moves(cell: Cell) -> list[str]:
@@ -189,9 +202,9 @@ def test_an_arm_that_still_follows_is_waited_for_and_then_named() -> None:
 def test_the_judge_refuses_a_task_that_is_done_already() -> None:
     cell = Cell(mode=ResetMode.SCRIPTED, has_simulator=False)
     with pytest.raises(FalseStartError, match="peg is done already"):
-        cell.begin("judge", lambda: True)
-    assert cell.begin("judge", lambda: False) is ResetKind.SCRIPTED
-    assert cell.begin("judge", lambda: None) is ResetKind.SCRIPTED
+        cell.begin("judge", Judge(True))
+    assert cell.begin("judge", Judge(False, old=True)) is ResetKind.SCRIPTED
+    assert cell.begin("judge", Judge(None, old=True)) is ResetKind.SCRIPTED
 
 
 def test_the_operators_word_can_be_the_check() -> None:
@@ -205,11 +218,11 @@ def test_the_operators_word_can_be_the_check() -> None:
 
 def test_what_is_automatic_depends_on_what_the_cell_has() -> None:
     cell = Cell(mode=ResetMode.SCRIPTED)
-    cell.begin("auto", lambda: True)
+    cell.begin("auto", Judge(True))
     assert "check peg" in cell.calls
     cell.has_simulator = False
     with pytest.raises(FalseStartError):
-        cell.begin("auto", lambda: True)
+        cell.begin("auto", Judge(True))
     assert cell.begin("auto") is ResetKind.SCRIPTED
 
 

@@ -235,6 +235,19 @@ def test_warm_up_wanders_around_the_base_within_the_bound(tmp_path):
     assert max(moved["warm_up"]) <= CONFIG.xi + 1e-6
 
 
+def test_warm_up_wanders_as_far_as_the_residual_may_go_one_day(tmp_path):
+    run = GymTrainer(
+        tmp_path / "run", DOOR, CONFIG, RUN, ScheduleConfig(rule="ramp", xi_start=0.01)
+    )
+    assert run.state.learner.xi == pytest.approx(0.01)
+    run.run()
+    lines = log_without_clock(tmp_path / "run")
+    warm_up = {line["episode"] for line in lines if line.get("phase") == "warm_up"}
+    rows = np.fromfile(tmp_path / "run/replay/online/rows.bin", run.state.online.layout.dtype)
+    rows = rows[np.isin(rows["episode"], list(warm_up))]
+    assert 0.05 < np.abs(rows["executed"] - rows["base"]).max() <= CONFIG.xi + 1e-6
+
+
 def test_probing_ticks_are_not_stored(tmp_path):
     config = dataclasses.replace(CONFIG, probe_part=0.8)
     run = trainer(tmp_path / "run", config=config)

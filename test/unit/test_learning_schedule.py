@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +113,25 @@ def test_weights_measurably_worse_than_the_best_are_given_up_for_them() -> None:
     assert "best weights at 1.00" in fallen.reason
     assert (schedule.num_returns, schedule.num_fall_backs) == (1, 0)
     assert math.isnan(schedule.success(RESIDUAL))
+
+
+def test_a_strict_return_spares_a_residual_that_only_had_a_lucky_window() -> None:
+    """A mark that is the best of many windows lies above what stays the same throughout."""
+
+    def returns(return_p: float, seed: int, later: float) -> int:
+        rng = np.random.default_rng(seed)
+        schedule = Schedule(ScheduleConfig(return_p=return_p), 0.1)
+        for episode in range(300):
+            level = 0.9 if episode < 200 else later
+            schedule.record(Driver.RESIDUAL, is_success=bool(rng.random() < level))
+        return schedule.num_returns
+
+    seeds = range(40)
+    usual, strict = (sum(returns(p, seed, 0.9) for seed in seeds) for p in (0.02, 0.002))
+    assert usual > 60
+    assert strict < usual / 4
+    # One that broke is still noticed.
+    assert all(returns(0.002, seed, 0.3) > 0 for seed in seeds)
 
 
 def test_nothing_is_judged_before_the_base_was_seen() -> None:

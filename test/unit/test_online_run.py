@@ -31,14 +31,19 @@ CONFIG = LearnerConfig(
 SCHEDULE = ScheduleConfig(window=6, least_episodes=3, base_turn=2)
 
 
-def begun(out: Path, config: LearnerConfig = CONFIG, **settings: object) -> OnlineRun:
+def begun(
+    out: Path,
+    config: LearnerConfig = CONFIG,
+    schedule: ScheduleConfig = SCHEDULE,
+    **settings: object,
+) -> OnlineRun:
     told: list[str] = []
     state = OnlineState(
         out,
         LAYOUT,
         SEEN.names,
         config=config,
-        schedule=SCHEDULE,
+        schedule=schedule,
         settings=OnlineSettings(**settings),
     )
     run = OnlineRun(state, told.append)
@@ -115,6 +120,44 @@ def test_only_successes_of_the_base_and_what_a_human_did_are_demonstrations(
     run.store(episode(number + 1, source=Source.RESIDUAL))
     assert set(offline.rows["episode"].tolist()) == {0, 2, number}
     assert run.metrics()["intervention_rate"] == pytest.approx(30 / 150)
+
+
+def test_all_rows_are_learned_from_online_and_those_of_a_human_also_as_demonstrations(
+    tmp_path: Path,
+) -> None:
+    run = begun(tmp_path, replace(CONFIG, n_step=3))
+    number = into_online(run)
+    before = (len(run.state.online), len(run.state.offline))
+    rng = np.random.default_rng(5)
+    num_ticks = num_human = 0
+    for _ in range(10):
+        rows = episode(number, success=bool(rng.random() < 0.5), source=Source.RESIDUAL)
+        is_helped = np.append(rng.random(len(rows) - 1) < rng.choice([0.0, 0.3, 1.0]), False)
+        rows["source"][is_helped] = Source.HUMAN
+        run.store(rows)
+        number += 1
+        num_ticks += len(rows) - 1
+        num_human += int(is_helped.sum())
+    online, offline = run.state.online, run.state.offline
+    assert 0 < num_human < num_ticks
+    assert len(online) - before[0] == num_ticks
+    assert len(offline) - before[1] == num_human
+    drawn = offline.gather(np.arange(before[1], len(offline)))
+    helped = [row for row in online.rows if row["source"] == Source.HUMAN]
+    np.testing.assert_array_equal(drawn["obs"], [row["obs"] for row in helped])
+    # The sums are those of the whole episodes, and a restart does not change what is drawn.
+    shared = {row["obs"].tobytes(): row for row in helped}
+    whole = online.gather(np.arange(len(online)))
+    returns = [
+        value
+        for obs, value in zip(whole["obs"], whole["mc_return"], strict=True)
+        if obs.tobytes() in shared
+    ]
+    np.testing.assert_array_equal(drawn["mc_return"], returns)
+    run.state.save()
+    run.state.close()
+    again = begun(tmp_path, replace(CONFIG, n_step=3))
+    assert len(again.state.offline) == len(offline)
 
 
 def test_a_residual_that_is_worse_hands_over_to_the_base_and_says_so(tmp_path: Path) -> None:
@@ -220,6 +263,16 @@ def test_critics_keep_pace_with_a_warm_up_that_wanders_around_the_base(tmp_path:
     assert run.weights(0).wander_std == 0.0
     # How it went while wandering says nothing of the residual.
     assert "success.residual" not in run.metrics()
+
+
+def test_warm_up_wanders_as_far_as_the_residual_may_go_one_day(tmp_path: Path) -> None:
+    schedule = ScheduleConfig(rule="ramp", xi_start=0.01)
+    run = begun(tmp_path, replace(CONFIG, warm_up_steps=60), schedule)
+    assert run.weights(0).actor().xi == pytest.approx(0.01)
+    for number in range(3):
+        run.store(episode(number))
+    assert run.stage is Stage.WARM_UP
+    assert run.weights(0).actor().xi == pytest.approx(CONFIG.xi)
 
 
 def test_a_run_of_other_settings_or_observations_is_not_continued(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from unit.timing_cases import START, P, chunk, row
 
 from vla_rl_ros.core.chunking import Verdict
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.core.intervention import Source
+from vla_rl_ros.core.intervention import NO_STEP, Source
 from vla_rl_ros.core.plan import ChunkPlan
 from vla_rl_ros.core.types import ActionChunk, Mode
 
@@ -192,6 +192,20 @@ def test_a_human_ends_the_plan_and_what_was_asked_before() -> None:
     assert made.offer(chunk(at(2), chunk_id=2, delay_ticks=2), at(4)) is Verdict.BEFORE_TAKEOVER
     assert made.offer(chunk(at(4), chunk_id=3, delay_ticks=0), at(6)) is Verdict.ACCEPTED
     assert made.play(at(6)).index == 0
+
+
+def test_a_plan_that_is_only_watched_goes_on_beside_a_human() -> None:
+    made = ChunkPlan(P, is_shadow=True)
+    made.reset(1)
+    assert made.offer(chunk(START), START) is Verdict.ACCEPTED
+    for tick in range(4):
+        step = made.play(at(tick))
+        assert step is not None
+        assert step.index == tick
+        # With the proposal of the tick, and without one that came too late.
+        changes = {} if tick % 2 else {"step": NO_STEP}
+        assert made.on_executed(row(at(tick), source=Source.HUMAN, **changes)) is None
+    assert made.offer(chunk(at(3), chunk_id=2, delay_ticks=1), at(4)) is Verdict.ACCEPTED
 
 
 def test_ensemble_weighs_every_chunk_that_covers_the_tick_oldest_first() -> None:

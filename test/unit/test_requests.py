@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from unit.timing_cases import START, P, chunk, row, row_of, traits
 
@@ -220,3 +222,16 @@ def test_hits_count_estimates_within_a_tick() -> None:
     second = publish(requests, 3, 4.5)
     requests.on_tick(row_of(second, at(5), 2))
     assert (requests.num_conditioned, requests.num_hits) == (1, 1)
+
+
+def test_a_policy_that_is_only_watched_is_asked_beside_a_human_too() -> None:
+    settings = AsyncSettings(mode="prefix_lock", execute_ticks=3, latency_budget_s=0.2)
+    delay = DelayEstimator(expected=2, num_warm_up=0)
+    due = {}
+    for is_shadow in (False, True):
+        requests = ChunkRequests(settings, traits(H), delay, is_shadow=is_shadow)
+        requests.reset(1)
+        first = playing(requests)
+        rows = [replace(row_of(first, at(n), n), source=Source.HUMAN) for n in (1, 2, 3)]
+        due[is_shadow] = [requests.on_tick(each) for each in rows]
+    assert due == {False: [False] * 3, True: [False, False, True]}

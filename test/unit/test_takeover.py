@@ -77,7 +77,7 @@ def test_a_human_has_the_speed_of_a_policy_that_wants_the_same() -> None:
         world.policy = None if is_human else FORTH
         world.run(2.0)
         ends.append(world.measured.position_m[0])
-    assert ends[0] - 0.5 == pytest.approx(ends[1] - 0.5, rel=0.05)
+    assert ends[0] - 0.5 == pytest.approx(ends[1] - 0.5, rel=0.1)
 
 
 def test_letting_go_rests_where_the_reference_is_until_a_proposal_comes() -> None:
@@ -126,6 +126,20 @@ def test_a_pushing_arm_goes_on_pushing_and_lets_up_slowly() -> None:
         assert 0.5 * SLIP_M < given_up_m <= JUMP_M
         world.run(4.0)
         assert world.reference.position_m == pytest.approx(HOME.position_m, abs=1e-6)
+
+
+def test_a_hand_that_stops_does_not_pull_the_reference_back() -> None:
+    world = TeleopWorld(lag_s=0.2)
+    world.hand = left()
+    world.run(0.85)
+    assert np.linalg.norm(world.reference.position_m - world.measured.position_m) > 0.004
+    world.hand = STILL
+    world.run(0.01)
+    begin_ns = world.now_ns
+    world.run(0.2)
+    beyond_m, beyond_rad = uncommanded(world, begin_ns, np.zeros(6))
+    assert beyond_m <= JUMP_M
+    assert beyond_rad <= JUMP_RAD
 
 
 @settings(max_examples=25)
@@ -210,7 +224,7 @@ def test_no_press_of_the_gripper_is_lost(presses: list[int], is_open: bool) -> N
     world.hand = STILL
     world.run(0.05)
     for steps in presses:
-        world.gate.press_gripper()
+        world.gate.gripper.press()
         world.run(steps * STEP_NS * 1e-9)
     world.run(0.1 * (len(presses) + 3))
     levels = [is_open, *(bool(row.executed[6] > 0.5) for row in world.rows)]

@@ -26,7 +26,7 @@ class Verdict(enum.Enum):
     OTHER_EPOCH = "other_epoch"
     """Inferred before a reset, or for an episode that has not begun here."""
     BEFORE_TAKEOVER = "before_takeover"
-    """Its observation is older than the last tick that a human drove."""
+    """Its observation is not newer than the last tick that a human drove."""
     BAD_PERIOD = "bad_period"
     """Made for another control rate."""
     OLDER = "older"

@@ -67,7 +67,7 @@ class Gate:
             is_hand_open: How the reset left the gripper; what rows say before the first action.
         """
         self.close()
-        self._is_hand_open = self._is_row_open = is_hand_open
+        self.gripper.reset(is_hand_open=is_hand_open)
         self._epoch = epoch
         self._grid.open(now_ns)
 
@@ -75,13 +75,11 @@ class Gate:
         """Let nothing through and forget the target, the gripper's state and the human."""
         self._epoch = None
         self._grid.open(0)
-        self._is_hand_open = self._is_row_open = True
         self._action_ns: int | None = None
         self._chunk_id = 0
         self.is_human = False
         self._tick: HumanTick | None = None
         self._proposal: PolicyAction | None = None
-        self._num_presses = 0
         self.interrupt()
         self.gripper.reset()
 
@@ -90,15 +88,17 @@ class Gate:
         self.target = None
         self._mirror.forget()
         self._approach = Approach() if self.is_human else None
-        self._was_human = False
+        self._was_human = self._is_still = False
         if self._tick is not None:
             self._tick.origin = None
 
     def on_tick(self, stamp_ns: int) -> None:
         """Learn the stamp of a tick of the actor, so that rows of other ticks lie on its grid."""
         self._grid.on_tick(stamp_ns)
-        tick = self._tick
-        if tick is not None and 2 * abs(stamp_ns - tick.stamp_ns) < self._period_ns:
+        tick, row_ns = self._tick, self._grid.row_ns
+        if tick is None or (row_ns is not None and stamp_ns <= row_ns):
+            return
+        if 2 * abs(stamp_ns - tick.stamp_ns) < self._period_ns:
             tick.stamp_ns = stamp_ns
 
     def accept(
@@ -131,7 +131,7 @@ class Gate:
         self.gripper.update(float(wanted[GRIPPER_INDEX]))
         self._action_ns = action.stamp_ns
         self._chunk_id = action.chunk_id
-        self._num_presses = 0
+        self.gripper.forget_presses()
         self._note_row(action.stamp_ns)
         return ExecutedAction(
             stamp_ns=action.stamp_ns,
@@ -168,7 +168,7 @@ class Gate:
             raise InvalidCommandError("not_running", "no episode runs")
         if self.is_human:
             return
-        self.is_human, self._was_human = True, True
+        self.is_human = self._was_human = self._is_still = True
         self._approach = Approach()
         tick = self._tick
         if tick is not None:
@@ -194,6 +194,12 @@ class Gate:
         if tick.origin is None:
             # The pose was lost meanwhile, and with it what the reference was.
             tick.rest(measured)
+        is_still = not increment.any()
+        if is_still and not self._is_still:
+            # A hand that stops does not ask for the way back to the arm.
+            tick.rest(None)
+            self._approach = Approach()
+        self._is_still = is_still
         limits = self.settings.limits
         target = offset_pose(
             self._mirror.at(now_ns) or measured,
@@ -203,16 +209,6 @@ class Gate:
         target, acted = limit_target(target, measured, limits)
         tick.limits = tuple(dict.fromkeys((*tick.limits, *acted)))
         self._aim(target, measured, now_ns)
-        self._follow_presses()
-
-    def press_gripper(self, times: int = 1) -> None:
-        """The human wants the other state of the gripper.
-
-        A press that comes while the row that shows the last one is not out waits for it, so that
-        each can be seen in the rows, however fast they follow one another.
-        """
-        self._num_presses += times
-        self._follow_presses()
 
     def release(self, now_ns: int, measured: Pose | None) -> None:
         """The human let go: rest where the reference is, and wait for a proposal.
@@ -258,7 +254,7 @@ class Gate:
         if self.target is not None and measured is not None:
             increment = pose_increment(self.target, self._origin(measured))
             executed[:GRIPPER_INDEX] = np.concatenate(increment)
-        executed[GRIPPER_INDEX] = float(self._is_open)
+        executed[GRIPPER_INDEX] = float(self.gripper.level)
         self._note_row(stamp_ns)
         return ExecutedAction(
             stamp_ns=stamp_ns,
@@ -271,20 +267,9 @@ class Gate:
             chunk_step=NO_STEP,
         )
 
-    @property
-    def _is_open(self) -> bool:
-        # Unknown until the first action of an episode, which starts as the reset left the hand.
-        return self._is_hand_open if self.gripper.is_open is None else self.gripper.is_open
-
-    def _follow_presses(self) -> None:
-        if self._num_presses and self._is_open == self._is_row_open:
-            self._num_presses -= 1
-            self.gripper.update(float(not self._is_open))
-
     def _note_row(self, stamp_ns: int) -> None:
         self._grid.row_ns = stamp_ns
-        self._is_row_open = self._is_open
-        self._follow_presses()
+        self.gripper.shown()
 
     def _aim(self, target: Pose, measured: Pose, now_ns: int) -> None:
         self.target = target
@@ -335,7 +320,7 @@ class Gate:
         if reference is not None and tick.origin is not None:
             increment = pose_increment(reference, tick.origin)
             executed[:GRIPPER_INDEX] = np.concatenate(increment)
-        executed[GRIPPER_INDEX] = float(self._is_open)
+        executed[GRIPPER_INDEX] = float(self.gripper.level)
         self._note_row(tick.stamp_ns)
         proposal = self._proposal
         if proposal is not None and 2 * abs(proposal.stamp_ns - tick.stamp_ns) >= self._period_ns:

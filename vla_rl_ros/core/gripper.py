@@ -7,7 +7,9 @@ from __future__ import annotations
 class GripperLatch:
     """Turns the continuous gripper channel into open and close, and says when to tell the hand.
 
-    The wanted state is a level, so an edge survives missed ticks and lost messages.
+    The wanted state is a level, so an edge survives missed ticks and lost messages. A press of a
+    human's button that comes while the row that shows the last one is not out waits for it, so
+    that each can be seen in the rows, however fast they follow one another.
     """
 
     def __init__(self, *, close_below: float = 0.4, open_above: float = 0.6) -> None:
@@ -16,11 +18,41 @@ class GripperLatch:
         self._open_above = open_above
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the wanted state, so that the next value is sent as a change."""
+    def reset(self, *, is_hand_open: bool = True) -> None:
+        """Forget the wanted state, so that the next value is sent as a change.
+
+        Args:
+            is_hand_open: How the hand is; its level until the first value.
+        """
         self.is_open: bool | None = None
         self._sent: bool | None = None
         self._sent_s = 0.0
+        self._is_hand_open = self._is_shown_open = is_hand_open
+        self._num_presses = 0
+
+    @property
+    def level(self) -> bool:
+        """Whether the hand is to be open; before the first value, whether it is."""
+        return self._is_hand_open if self.is_open is None else self.is_open
+
+    def press(self, times: int = 1) -> None:
+        """The other state is wanted, so many times over."""
+        self._num_presses += times
+        self._follow_presses()
+
+    def forget_presses(self) -> None:
+        """Somebody else decides from now on."""
+        self._num_presses = 0
+
+    def shown(self) -> None:
+        """A row with the present level is out."""
+        self._is_shown_open = self.level
+        self._follow_presses()
+
+    def _follow_presses(self) -> None:
+        if self._num_presses and self.level == self._is_shown_open:
+            self._num_presses -= 1
+            self.is_open = not self.level
 
     def update(self, value: float) -> None:
         """Follow the gripper channel, 0 for closed to 1 for open."""

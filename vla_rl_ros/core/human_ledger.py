@@ -204,6 +204,7 @@ class HumanLedger:
         numbers = int(record["epoch"]), int(record["num_resets"])
         self._newest, self._was_human = (epoch, stamp_ns), bool(record["was_human"])
         self._session, self._episode = session, episode
+        self._past.clear()
         self._past.extend(past)
         self._done_s = done_s
         self._epoch, self._num_resets = numbers

@@ -161,7 +161,7 @@ class ChunkPlan:
             return Verdict.OTHER_EPOCH
         if chunk.period_ns != self._period_ns:
             return Verdict.BAD_PERIOD
-        if self._human_ns is not None and chunk.stamp_ns < self._human_ns:
+        if self._human_ns is not None and chunk.stamp_ns <= self._human_ns:
             return Verdict.BEFORE_TAKEOVER
         if self._newest_ns is not None and chunk.stamp_ns <= self._newest_ns:
             return Verdict.OLDER

@@ -162,7 +162,7 @@ class ChunkRequests:
         if not is_newest or request.epoch != self._epoch:
             return Verdict.OTHER_EPOCH
         self._pending, self._must_ask = None, True
-        if self._human_ns is not None and request.stamp_ns < self._human_ns:
+        if self._human_ns is not None and request.stamp_ns <= self._human_ns:
             return Verdict.BEFORE_TAKEOVER
         if self._is_broken:
             return Verdict.BROKEN_PROMISE

@@ -26,9 +26,9 @@ from vla_rl_ros.core.geometry import offset_pose, pose_increment
 from vla_rl_ros.core.reference import ReferenceInterpolator, ReferenceLimits
 from vla_rl_ros.core.types import FloatArray, Pose
 
-SLIP_M = 0.0015
+SLIP_M = 0.001
 """What the reference may move beyond what was commanded, in the first tick of a driver."""
-SLIP_RAD = math.radians(0.35)
+SLIP_RAD = math.radians(0.2)
 _NS_PER_S = 1e9
 
 

@@ -193,8 +193,9 @@ class EpisodeRecording:
         record["recording_error"] = error
         try:
             writer.add_metadata("episode", record)
-            if self._human[0] == state.epoch:
-                writer.add_metadata("human", self._human[1])
+            epoch, human = self._human
+            if human and epoch == state.epoch:
+                writer.add_metadata("human", human)
             writer.finish()
         except BagError as failure:
             writer.abort()

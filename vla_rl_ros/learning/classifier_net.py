@@ -86,27 +86,40 @@ class SmallResNet(nn.Module):
 class FrozenTower(nn.Module):
     """Image tokens of a PI0 that stays as it is, averaged to a grid of 4 x 4, and a layer."""
 
-    def __init__(self, checkpoint: Path) -> None:
+    def __init__(self, checkpoint: Path, image_px: int) -> None:
         """Load the vision part of a checkpoint.
 
+        Args:
+            checkpoint: Directory of a PI0.
+            image_px: Side of the images it will get; a multiple of what the tower sees.
+
         Raises:
-            ConfigError: It is no PI0; names the file.
+            ConfigError: It is no PI0, or the images do not fit; names the file or the number.
         """
         super().__init__()
         from vla_rl_ros.policies.pi0.loading import load_model, model_shape
 
         model = load_model(checkpoint, torch.device("cpu"), torch.float32)
         self._image_px = model_shape(model).image_px
+        if image_px % self._image_px:
+            raise ConfigError(
+                f"image_px={image_px} is no multiple of the {self._image_px} px that the tower of "
+                f"{checkpoint} sees: set it to that"
+            )
+        # Means over fixed boxes: the exporter does not know the adaptive ones.
+        self._shrink = image_px // self._image_px
+        self._side = self._image_px // model.config.vlm_config.vision_config.patch_size
+        self._cell = max(1, self._side // _TOWER_GRID)
         vlm = model.model.vlm
         self.tower: Any = vlm.vision_tower
         self.projector: Any = vlm.multi_modal_projector
         for weight in (*self.tower.parameters(), *self.projector.parameters()):
             weight.requires_grad_(requires_grad=False)
-        width = model.config.vlm_config.projection_dim
+        self._width = int(model.config.vlm_config.projection_dim)
         self.reduce = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(_DROPOUT),
-            nn.Linear(width * _TOWER_GRID**2, _WIDTH),
+            nn.Linear(self._width * (self._side // self._cell) ** 2, _WIDTH),
             nn.LayerNorm(_WIDTH),
             nn.ReLU(),
         )
@@ -120,13 +133,12 @@ class FrozenTower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images in [-1, 1], (n, 3, px, px), to (n, `_WIDTH`)."""
         with torch.no_grad():
-            if images.shape[-1] != self._image_px:
-                images = functional.adaptive_avg_pool2d(images, self._image_px)
+            if self._shrink > 1:
+                images = functional.avg_pool2d(images, self._shrink)
             tokens = self.projector(self.tower(images).last_hidden_state)
-        tokens = functional.layer_norm(tokens, tokens.shape[-1:])
-        side = round(tokens.shape[1] ** 0.5)
-        grid = tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
-        features: Tensor = self.reduce(functional.adaptive_avg_pool2d(grid, _TOWER_GRID))
+        tokens = functional.layer_norm(tokens, (self._width,))
+        grid = tokens.transpose(1, 2).reshape(-1, self._width, self._side, self._side)
+        features: Tensor = self.reduce(functional.avg_pool2d(grid, self._cell))
         return features
 
 
@@ -148,7 +160,7 @@ class ClassifierNet(nn.Module):
         self.cameras = tuple(cameras)
         if backbone == "pi0":
             assert checkpoint is not None
-            encoders: list[nn.Module] = [FrozenTower(checkpoint) for _ in cameras]
+            encoders: list[nn.Module] = [FrozenTower(checkpoint, image_px) for _ in cameras]
             # One tower serves all cameras; what is made of its tokens differs.
             for encoder in encoders[1:]:
                 encoder.tower = encoders[0].tower

@@ -16,6 +16,8 @@ from vla_rl_ros.core.errors import ConfigError
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _MISSED_PART = 0.05
+_CAUTION = 0.75
+_LEAST = 0.2
 _EPSILON = 1e-9
 
 
@@ -60,7 +62,10 @@ def calibrated_threshold(probabilities: Floats, is_success: Bools, max_fpr: floa
     """Threshold that keeps the rate of false positives, with as much room as there is.
 
     Above the highest probability that `max_fpr` allows a failure to have, and where success lies
-    clearly higher, half way up to it (in the logit), as the next failure may look better yet.
+    clearly higher, three quarters of the way up to it (in the logit): the next failure may look
+    better yet, and a false success ends an episode and teaches what is wrong, while one that is
+    seen late costs a tick. Never below `_LEAST`, where the image itself speaks against success:
+    where checks of the state sort the failures out, their probabilities tell nothing.
 
     Args:
         probabilities: Of frames that were not trained on, shape (n,).
@@ -76,8 +81,9 @@ def calibrated_threshold(probabilities: Floats, is_success: Bools, max_fpr: floa
     # The smallest threshold at which at most this many failures pass.
     num_allowed = int(max_fpr * len(negatives))
     floor = _logit(negatives[len(negatives) - 1 - num_allowed]) + 1e-3
+    floor = max(floor, _logit(_LEAST))
     ceiling = _logit(np.quantile(positives, _MISSED_PART))
-    chosen = max(floor, 0.5 * (floor + ceiling))
+    chosen = max(floor, floor + _CAUTION * (ceiling - floor))
     return float(1.0 / (1.0 + np.exp(-chosen)))
 
 

@@ -27,6 +27,8 @@ from torch.nn import functional
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.success import violated_check
+from vla_rl_ros.data.label_frames import STATE_NAMES
 from vla_rl_ros.data.label_set import LabelledFrames, LabelSet
 from vla_rl_ros.learning.classifier_data import (
     Split,
@@ -109,7 +111,7 @@ class Judged:
     Attributes:
         name: Of the part.
         frames: The frames.
-        probabilities: Shape (n,).
+        probabilities: Shape (n,); 0 where a check of the state is broken.
     """
 
     name: str
@@ -359,7 +361,7 @@ def _measure(
     if held_out is not None:
         parts["held_out"] = held_out
     judged = [
-        Judged(name=name, frames=own, probabilities=model.probabilities(own.images))
+        Judged(name=name, frames=own, probabilities=_checked(own, model))
         for name, own in parts.items()
         if len(own)
     ]
@@ -374,6 +376,15 @@ def _measure(
     }
     scores = {each.name: scores_of(each, threshold) for each in judged}
     return {**counts, "threshold": round(threshold, 6), **scores}, judged
+
+
+def _checked(frames: LabelledFrames, model: SuccessModel) -> NDArray[np.float64]:
+    """What the node would go by: what fails a check is no success, whatever it looks like."""
+    probabilities = model.probabilities(frames.images)
+    for row, state in enumerate(frames.states.tolist()):
+        if violated_check(model.manifest.checks, dict(zip(STATE_NAMES, state, strict=True))):
+            probabilities[row] = 0.0
+    return probabilities
 
 
 def scores_of(judged: Judged, threshold: float) -> dict[str, Any]:

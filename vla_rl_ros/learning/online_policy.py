@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from vla_rl_ros.learning.actor_bytes import ActorWeights
 from vla_rl_ros.learning.online_state import OnlineState
 from vla_rl_ros.learning.schedule import Driver
@@ -21,8 +23,12 @@ def present_weights(
         made_ns: Time of the last update.
         is_warming_up: Whether who explores wanders instead of following the weights.
     """
+    weights = state.learner.weights()
+    if is_warming_up and state.config.warm_up_noise > 0.0:
+        # All that the residual may do one day, however small the schedule lets it begin.
+        weights["setting.xi"] = np.array(state.config.xi, dtype=np.float32)
     return ActorWeights(
-        weights=state.learner.weights(),
+        weights=weights,
         version=state.progress.published,
         updates=state.learner.num_updates,
         made_ns=made_ns,

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from vla_rl_ros.core.errors import ReplayError
 from vla_rl_ros.learning.batch import GRASP_KEY
 from vla_rl_ros.learning.row_log import RowLog
-from vla_rl_ros.learning.rows import Row, RowArray, RowLayout
+from vla_rl_ros.learning.rows import CONTEXT, Row, RowArray, RowLayout
 from vla_rl_ros.learning.transitions import Transitions, is_closed, segments, tabulate
 
 _SUMS = ("reward", "discount", "mc_return", "is_demo", GRASP_KEY)
@@ -174,7 +174,9 @@ class Replay:
             self._gamma,
             truncation_value=self._truncation_value,
         )
-        chosen = table.is_demo > 0.0 if self._only_demos else np.ones(len(table.row), dtype=bool)
+        chosen = (rows["flags"][table.row] & CONTEXT) == 0
+        if self._only_demos:
+            chosen &= table.is_demo > 0.0
         count = int(chosen.sum())
         self._grow(self._size + count)
         new = slice(self._size, self._size + count)

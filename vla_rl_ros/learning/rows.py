@@ -23,8 +23,8 @@ Float32Array = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.void]
 """Rows as a structured array; `RowLayout.dtype` names the fields."""
 
-TERMINATED, TRUNCATED, END, DEMO = 1, 2, 4, 8
-"""Bits of the field ``flags``."""
+TERMINATED, TRUNCATED, END, DEMO, CONTEXT = 1, 2, 4, 8, 16
+"""Bits of the field ``flags``; a context row is never where a drawn transition begins."""
 
 
 class Source(enum.IntEnum):
@@ -170,10 +170,12 @@ def as_demonstration(rows: RowArray, *, only_human: bool = False) -> RowArray:
 
     Args:
         rows: Whole episodes.
-        only_human: Mark just the ticks a human chose; the others remain as context, so that
-            n-step sums and Monte-Carlo returns stay those of the whole episode.
+        only_human: Mark just the ticks a human chose, as HIL-SERL does (arXiv 2410.21845). The
+            others remain as context: they are not drawn, but n-step sums and Monte-Carlo returns
+            stay those of the whole episode.
     """
     marked = rows.copy()
+    flags = rows["flags"] & ~np.uint8(DEMO | CONTEXT)
     chosen = rows["source"] == Source.HUMAN if only_human else np.ones(len(rows), dtype=bool)
-    marked["flags"] = np.where(chosen, rows["flags"] | DEMO, rows["flags"] & ~np.uint8(DEMO))
+    marked["flags"] = np.where(chosen, flags | DEMO, flags | CONTEXT)
     return marked

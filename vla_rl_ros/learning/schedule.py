@@ -67,6 +67,12 @@ class ScheduleConfig:
     worse_p: float = param(
         0.02, doc="Largest p-value at which the residual counts as worse.", low=0.0, high=0.5
     )
+    return_p: float = param(
+        0.02,
+        doc="The same next to the best window. That one was chosen for being the best, so it "
+        "promises too much: with 0.02 a residual that stays at 0.9 returns every 125 episodes.",
+        low=0.0, high=0.5,
+    )  # fmt: skip
     least_episodes: int = param(
         6, doc="Episodes of the residual before it is judged.", low=1, high=1000
     )
@@ -145,11 +151,12 @@ class Schedule:
         self._num_residual += 1
         self._since_change += 1
         failures, successes = self._base_outcomes
-        if self._is_worse_than(successes, failures + successes):
+        if self._is_worse_than(successes, failures + successes, self.config.worse_p):
             return self._fall_back()
         window = self.config.window
         has_best = not math.isnan(self.best_success)
-        if has_best and self._is_worse_than(round(self.best_success * window), window):
+        best = round(self.best_success * window) if has_best else 0
+        if has_best and self._is_worse_than(best, window, self.config.return_p):
             return self._return_to_best()
         return self._after_residual()
 
@@ -169,7 +176,7 @@ class Schedule:
         self.driver = Driver.RESIDUAL
         return self._advice(reason=f"the residual plays again with xi {self.xi:.3f}")
 
-    def _is_worse_than(self, successes: int, episodes: int) -> bool:
+    def _is_worse_than(self, successes: int, episodes: int, p_value: float) -> bool:
         """Whether the latest episodes are, however many of them one looks at."""
         if not episodes:
             return False
@@ -177,10 +184,7 @@ class Schedule:
         for count, is_success in enumerate(reversed(self._recent), 1):
             mine += is_success
             is_enough = count >= self.config.least_episodes
-            if (
-                is_enough
-                and worse_p_value(mine, count, successes, episodes) <= self.config.worse_p
-            ):
+            if is_enough and worse_p_value(mine, count, successes, episodes) <= p_value:
                 return True
         return False
 

@@ -23,6 +23,7 @@ from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import FloatArray, ImageArray, Pose
 
 POLICY_MODULES = {
+    "by_task": "vla_rl_ros.policies.by_task",
     "lerobot": "vla_rl_ros.policies.lerobot",
     "onnx": "vla_rl_ros.policies.onnx",
     "openpi": "vla_rl_ros.policies.openpi",
@@ -167,6 +168,10 @@ class PolicySettings:
     )
     guidance_limit: float = param(
         5.0, doc="Largest weight of the guidance, beta of RTC.", low=0.0, high=100.0
+    )
+
+    scripted_tasks: tuple[str, ...] = param(
+        ("peg_out",), doc="Tasks that the scripted expert does, for by_task only."
     )
 
     def __post_init__(self) -> None:

@@ -132,6 +132,11 @@ class CellSenses:
         """Whether success is measured; otherwise only the operator knows."""
         return self._success is not None
 
+    def forget_judgement(self) -> None:
+        """Take what the judge of success said so far for old."""
+        self.listen()
+        self._judged = None
+
     def is_done_now(self) -> bool | None:
         """What the judge of success says at this moment, None while it is silent."""
         self.listen()

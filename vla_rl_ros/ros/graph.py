@@ -172,7 +172,8 @@ TOPICS: tuple[Topic, ...] = (
         "SENSOR",
         100,
         "intervention",
-        "Operator's device: six axes and buttons.",
+        "Operator's device: x away from him, y left, z up and rotations, in [-1, 1] behind the "
+        "dead zone; buttons gripper, success, failure, stop, mark. Only while it is touched.",
     ),
     _topic(
         "arm/target_pose",

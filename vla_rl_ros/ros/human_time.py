@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`human/ledger`: human time as named channels, and the file that outlives a supervisor."""
+"""`human/ledger`: human time as named channels, its keeper, the file that outlives the keeper."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 
 from sensor_msgs.msg import JointState
 
-from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger, HumanTime
+from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger, HumanTime, Work
+from vla_rl_ros.core.intervention import ExecutedAction
 from vla_rl_ros.ros.channels import decode_channels, encode_channels
 from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
+from vla_rl_ros.ros.steps import Clock
 
 FILE_NAME = "human_ledger.json"
 _TIMES = ("intervening_s", "resetting_s", "labelling_s", "waiting_s")
@@ -117,3 +119,44 @@ class LedgerFile:
         half_done = self._path.with_suffix(".new")
         half_done.write_text(json.dumps(ledger.to_record()), encoding="utf-8")
         half_done.replace(self._path)
+
+
+class HumanTimeKeeper:
+    """The ledger of a supervisor: by its clock, on disk, and what of it is news."""
+
+    def __init__(self, control_period_s: float, window: int, clock: Clock) -> None:
+        """Go on where a predecessor in this launch stopped.
+
+        Args:
+            control_period_s: What a tick is worth.
+            window: Episodes that the rolling rate looks back on.
+            clock: Monotonic time.
+        """
+        self._ledger = HumanLedger(control_period_s, window)
+        self._clock = clock
+        self._file = LedgerFile()
+        self._is_due = False
+        self.problem = self._file.load(self._ledger)
+        """Why what the predecessor left is of no use, empty otherwise."""
+
+    def count(self, row: ExecutedAction) -> None:
+        """Count an executed tick; repeated ones are passed over."""
+        self._is_due |= self._ledger.tick(row.epoch, row.stamp_ns, row.source)
+
+    def mark(self, work: Work, *, is_begun: bool) -> None:
+        """Somebody begins to work, or is done."""
+        (self._ledger.begin if is_begun else self._ledger.end)(work, self._clock())
+        self._is_due = True
+
+    def take_due(self) -> bool:
+        """Whether anything happened since this was asked."""
+        is_due, self._is_due = self._is_due, False
+        return is_due
+
+    def now(self) -> HumanTime:
+        """What has come together until now."""
+        return self._ledger.time(self._clock())
+
+    def save(self) -> None:
+        """Write it down for a successor."""
+        self._file.save(self._ledger)

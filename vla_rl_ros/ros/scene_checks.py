@@ -7,22 +7,35 @@ here and its name to `CHECKS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.cell_reset import CellReset
 from vla_rl_ros.ros.episode_ports import AskHuman
 from vla_rl_ros.ros.episode_start import DONE, GIVE_UP, SceneCheck
-from vla_rl_ros.ros.steps import Clock, Steps, wait_for
+from vla_rl_ros.ros.steps import Clock, Steps, pause, wait_for
 
 CHECKS = ("auto", "truth", "judge", "operator", "none")
-JUDGE_TIMEOUT_S = 1.5
+# A judgement of the last episode may still be on its way.
+SETTLE_S = 0.3
+# Judges debounce: that a task is done they say after some looks at it.
+WATCH_S = 1.2
+
+
+class Judge(Protocol):
+    """What is used of whoever measures success."""
+
+    def forget_judgement(self) -> None:
+        """Take what was said so far for old."""
+
+    def is_done_now(self) -> bool | None:
+        """Whether the task is done, None while nothing new was said."""
 
 
 def make_check(
     name: str,
     devices: CellReset,
-    is_done: Callable[[], bool | None] | None,
+    judge: Judge | None,
     clock: Clock,
 ) -> SceneCheck:
     """The check of this name.
@@ -31,30 +44,32 @@ def make_check(
         name: One of `CHECKS`; ``auto`` takes the truth of a simulator, else the judge of success,
             else nothing.
         devices: Knows the simulator.
-        is_done: Whether the judge of success calls the task done now, None while it is silent;
-            None where there is no judge.
+        judge: Measures success of the task of the episode; None where only the operator knows.
         clock: Monotonic time.
 
     Raises:
         ConfigError: The cell has nothing to check with.
     """
     if name == "auto":
-        name = "truth" if devices.has_simulator else "judge" if is_done is not None else "none"
+        name = "truth" if devices.has_simulator else "judge" if judge is not None else "none"
     if name == "truth":
         if not devices.has_simulator:
             raise ConfigError("scene_check=truth needs a simulated cell; try judge or operator")
         return lambda task, _: devices.scene_problem(task)
     if name == "judge":
-        if is_done is None:
+        if judge is None:
             raise ConfigError("scene_check=judge needs an outcome_source other than operator")
-        return lambda task, _: _judged(task, is_done, clock)
+        return lambda task, _: _judged(task, judge, clock)
     return _operator if name == "operator" else _nothing
 
 
-def _judged(task: str, is_done: Callable[[], bool | None], clock: Clock) -> Steps[str]:
+def _judged(task: str, judge: Judge, clock: Clock) -> Steps[str]:
     """A task that is done already was not reset; who is silent has nothing against it."""
-    yield from wait_for(lambda: is_done() is not None, JUDGE_TIMEOUT_S, clock)
-    return f"{task} is done already" if is_done() else ""
+    judge.forget_judgement()
+    yield from pause(SETTLE_S, clock)
+    judge.forget_judgement()
+    is_done = yield from wait_for(lambda: judge.is_done_now() is True, WATCH_S, clock)
+    return f"{task} is done already" if is_done else ""
 
 
 def _operator(task: str, ask: AskHuman) -> Steps[str]:

@@ -25,7 +25,7 @@ from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import TASKS, Task, sample_layout, task_by_name
 from vla_rl_ros.sim.variants import SceneConfig, variant
 
-ENV_IDS = {task: f"vla_rl_ros/{task.value.capitalize()}-v0" for task in Task}
+ENV_IDS = {task: f"vla_rl_ros/{task.value.title().replace('_', '')}-v0" for task in Task}
 
 Observation = dict[str, Any]
 

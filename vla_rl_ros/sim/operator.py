@@ -59,6 +59,7 @@ class PersonSettings:
         tremor: Standard deviation of his hand, in full deflections, while he pushes.
         tremor_s: Time over which the tremor is the same.
         response: Part of a commanded increment that the arm makes, as he has learned it.
+        gain: Part of what a script would do at once; who sees late has to be gentle.
         patience_s: How long nothing may go on before he helps.
         progress_m: What counts as going on.
         setback_m: How much worse it may get before he helps.
@@ -71,7 +72,8 @@ class PersonSettings:
     reaction_s: float = 0.3
     tremor: float = 0.03
     tremor_s: float = 0.15
-    response: float = 0.6
+    response: float = 0.7
+    gain: float = 0.5
     patience_s: float = 2.5
     progress_m: float = 0.004
     setback_m: float = 0.03
@@ -208,10 +210,11 @@ class Person:
         view = self._imagined(seen, now_s)
         tick = int((now_s - self._begin_s) / period_s)
         wanted = self.skill(self._task, view, bool(self._is_open), tick)
-        self._note_move(now_s, wanted[:GRIPPER_INDEX] * elapsed_s / period_s)
+        increment = self.settings.gain * wanted[:GRIPPER_INDEX]
+        self._note_move(now_s, increment * elapsed_s / period_s)
         is_pressing = self._presses(is_open_command(wanted), now_s)
         return Push(
-            increment=np.array(wanted[:GRIPPER_INDEX]),
+            increment=increment,
             tremor=self._trembled(elapsed_s),
             is_pressing=is_pressing,
         )

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
-from vla_rl_ros.tools import bench_latency, bench_learner, bench_pair, bench_seams
+from vla_rl_ros.tools import (
+    bench_latency,
+    bench_learner,
+    bench_pair,
+    bench_seams,
+    bench_takeover,
+)
 from vla_rl_ros.tools.up import default_out
 
 if TYPE_CHECKING:
@@ -56,6 +62,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
     bench_latency.add_parser(benches)
     bench_learner.add_parser(benches)
     bench_pair.add_parser(benches)
+    bench_takeover.add_parser(benches)
 
 
 def run_experts(arguments: argparse.Namespace) -> int:

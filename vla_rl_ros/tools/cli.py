@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "demo": ("vla_rl_ros.tools.demo", "five episodes of each task in simulation, with a report"),
     "bench": ("vla_rl_ros.tools.bench", "measure the running system; prints one JSON line"),
+    "teleop": ("vla_rl_ros.tools.keyboard", "drive the arm by hand, without a SpaceMouse"),
     "record": ("vla_rl_ros.tools.record", "record what an operator shows"),
     "label": ("vla_rl_ros.tools.label", "label frames of recordings, for a success classifier"),
     "train": ("vla_rl_ros.tools.train", "train a base policy, or a residual on a frozen one"),

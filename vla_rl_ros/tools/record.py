@@ -9,11 +9,9 @@ success classifier are hard to come by.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +92,6 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
     """
     if not arguments.sim and arguments.robot_ip is None:
         raise ConfigError("give --sim, or --robot-ip with the address of the control box")
-    if arguments.stand_in and (not arguments.sim or arguments.operator != "spacemouse"):
-        raise ConfigError("--stand-in needs --sim and a SpaceMouse: nobody simulated moves an arm")
     return GraphOptions(
         backend=Backend.SIM if arguments.sim else Backend.REAL,
         robot_ip=arguments.robot_ip or SIM_ADDRESS,
@@ -122,24 +118,12 @@ def record(
         attempts: Episodes at most.
         stand_in: Whether a simulated person drives.
     """
-    from vla_rl_ros.ros.observer import GraphObserver
-    from vla_rl_ros.tools.graph import run_graph
     from vla_rl_ros.tools.session import EpisodePlan, Session, play_episode, wait_for_bringup
-    from vla_rl_ros.tools.stand_in import operator_process, simulated_mouse
+    from vla_rl_ros.tools.stand_in import observed_graph
 
     bags = options.out / "bags"
     session = Session()
-    with contextlib.ExitStack() as stack:
-        mouse: Path | None = None
-        if stand_in:
-            # Short, because the path of a unix socket may have 107 bytes.
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mouse")))
-            mouse = stack.enter_context(simulated_mouse(folder))
-        graph = stack.enter_context(run_graph(options))
-        observer = stack.enter_context(GraphObserver())
-        if mouse is not None:
-            log = options.out.resolve() / "logs" / "stand_in.log"
-            stack.enter_context(operator_process(mouse, log, always=True, seed=options.seed))
+    with observed_graph(options, has_stand_in=stand_in, always=True) as (graph, observer):
         wait_for_bringup(observer, graph.check)
         for index in range(attempts):
             plan = EpisodePlan(task=options.tasks[0], seed=options.seed + index)

@@ -8,9 +8,11 @@ the learner's has to be believed.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import UInt8MultiArray
 
+from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.learning.actor_bytes import ActorWeights, decode_actor
 from vla_rl_ros.ros.action_codecs import decode_executed
-from vla_rl_ros.ros.channels import from_stamp
-from vla_rl_ros.ros.codecs import decode_episode
+from vla_rl_ros.ros.channels import decode_channels, from_stamp
+from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_episode
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.ros.qos import LATCHED
 
@@ -45,8 +48,11 @@ class Audit:
         self.metrics: dict[str, float] = {}
         self.weights: ActorWeights | None = None
         self.restarts: list[dict[str, int]] = []
-        self._executed: dict[int, dict[int, bool]] = defaultdict(dict)
+        self._executed: dict[int, dict[int, Source]] = defaultdict(dict)
         self._over_ns: dict[int, int] = {}
+        self._claimed: dict[int, bool] = {}
+        self._true: dict[int, bool] = {}
+        self._is_true_now = False
         self._is_killed = False
         every = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=3000, reliability=ReliabilityPolicy.RELIABLE
@@ -54,6 +60,7 @@ class Audit:
         node = observer.node
         node.create_subscription(JointState, "action/executed", self._on_executed, every)
         node.create_subscription(DiagnosticArray, "episode/outcome", self._on_outcome, every)
+        node.create_subscription(JointState, "sim/success", self._on_truth, every)
         node.create_subscription(JointState, "learner/metrics", self._on_metrics, every)
         node.create_subscription(UInt8MultiArray, "learner/actor", self._on_weights, LATCHED)
 
@@ -79,16 +86,43 @@ class Audit:
     def _ticks(self, epoch: int) -> set[int]:
         """Stamps of an episode; before its first action the gate holds on a grid of its own."""
         ticks = self._executed[epoch]
-        begin_ns = min((stamp for stamp, is_held in ticks.items() if not is_held), default=0)
+        begin_ns = min(
+            (stamp for stamp, source in ticks.items() if source is not Source.HOLD), default=0
+        )
         return {stamp for stamp in ticks if begin_ns <= stamp <= self._over_ns[epoch]}
+
+    def latest(self, count: int) -> dict[str, float]:
+        """How the latest episodes went.
+
+        Args:
+            count: How many.
+
+        Returns:
+            Their number, the part that ended as a success, the part in which the simulator said
+            so as well, and the part of ticks in which a human drove.
+        """
+        epochs = sorted(self._over_ns)[-count:]
+        ticks = [self._executed[epoch][stamp] for epoch in epochs for stamp in self._ticks(epoch)]
+        return {
+            "episodes": len(epochs),
+            "success": _part(self._claimed[epoch] for epoch in epochs),
+            "true_success": _part(self._true[epoch] for epoch in epochs),
+            "intervention_rate": _part(source is Source.HUMAN for source in ticks),
+        }
 
     def _on_executed(self, message: JointState) -> None:
         row = decode_executed(message)
-        self._executed[row.epoch][row.stamp_ns] = row.source is Source.HOLD
+        self._executed[row.epoch][row.stamp_ns] = row.source
 
     def _on_outcome(self, message: DiagnosticArray) -> None:
         state = decode_episode(message)
-        self._over_ns.setdefault(state.epoch, from_stamp(message.header.stamp))
+        if state.epoch not in self._over_ns:
+            self._over_ns[state.epoch] = from_stamp(message.header.stamp)
+            self._claimed[state.epoch] = state.outcome is Outcome.SUCCESS
+            self._true[state.epoch] = self._is_true_now
+
+    def _on_truth(self, message: JointState) -> None:
+        self._is_true_now = decode_channels(message, SUCCESS_CHANNELS)["success.decided"] > 0.5
 
     def _on_metrics(self, message: JointState) -> None:
         self.metrics = dict(zip(message.name, message.position, strict=True))
@@ -112,6 +146,11 @@ class Audit:
             for name in names
             if name in self.metrics
         }
+
+
+def _part(values: Iterable[bool]) -> float:
+    found = list(values)
+    return round(sum(found) / len(found), 4) if found else math.nan
 
 
 def stored_ticks(run: Path) -> dict[int, set[int]]:

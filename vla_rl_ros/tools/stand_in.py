@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,15 +23,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vla_rl_ros.core.episode import EpisodeState, Phase
-from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.teleop import TeleopConfig, axes_of, with_dead_zone
 from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.ros.graph_options import Backend, GraphOptions
 from vla_rl_ros.sim.hid_mouse import MODELS, HidMouse, build_stub, stub_environment
 from vla_rl_ros.sim.operator import Person, PersonSettings, Push, Sight
 
 if TYPE_CHECKING:
     from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.tools.graph import RunningGraph
 
 REPORT_S = 0.016
 """A SpaceMouse reports this often while it is pushed."""
@@ -187,6 +190,40 @@ def operator_process(
                 process.wait(_STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextlib.contextmanager
+def observed_graph(
+    options: GraphOptions, *, has_stand_in: bool, always: bool = False
+) -> Iterator[tuple[RunningGraph, GraphObserver]]:
+    """Run a graph, with a stand-in in front of it if wanted.
+
+    Args:
+        options: Of the graph.
+        has_stand_in: Whether there is one; the gate's device must be a SpaceMouse then.
+        always: Whether he drives all the time.
+
+    Raises:
+        ConfigError: A stand-in for a real arm, or without a SpaceMouse.
+    """
+    from vla_rl_ros.ros.observer import GraphObserver
+    from vla_rl_ros.tools.graph import run_graph
+
+    if has_stand_in and (options.backend is not Backend.SIM or options.operator != "spacemouse"):
+        raise ConfigError("--stand-in needs --sim and a SpaceMouse: nobody simulated moves an arm")
+    with contextlib.ExitStack() as stack:
+        mouse: Path | None = None
+        if has_stand_in:
+            # Short, because the path of a unix socket may have 107 bytes.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mouse")))
+            mouse = stack.enter_context(simulated_mouse(folder))
+        graph = stack.enter_context(run_graph(options))
+        observer = stack.enter_context(GraphObserver())
+        if mouse is not None:
+            log = options.out.resolve() / "logs" / "stand_in.log"
+            person = operator_process(mouse, log, always=always, seed=options.seed)
+            stack.enter_context(person)
+        yield graph, observer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

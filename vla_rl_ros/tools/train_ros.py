@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _SETTLE_TIMEOUT_S = 40.0
 _MINUTE_S = 60.0
+_LATEST_EPISODES = 40
 
 
 def add_ros_options(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,11 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
         "--robot-ip", default=SIM_ADDRESS, help="loopback address of the simulated control box"
     )
     group.add_argument("--record", action="store_true", help="record every episode")
+    group.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="let a simulated person with a SpaceMouse help where the policy gets stuck",
+    )
     group.add_argument(
         "--classifier", default="", metavar="DIR",
         help="success classifier that decides outcomes, in place of the simulator",
@@ -54,10 +61,21 @@ def run_ros(arguments: argparse.Namespace) -> int:
     from vla_rl_ros.ros.observer import GraphObserver
     from vla_rl_ros.tools.graph import run_graph
     from vla_rl_ros.tools.ros_audit import Audit
+    from vla_rl_ros.tools.stand_in import operator_process, simulated_mouse
 
     options = graph_options(arguments)
     _tell(f"rows, snapshot, log and policy in {arguments.out.resolve()}")
-    with run_graph(options) as graph, GraphObserver() as observer:
+    with contextlib.ExitStack() as stack:
+        mouse: Path | None = None
+        if arguments.stand_in:
+            # Short, because the path of a unix socket may have 107 bytes.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mouse")))
+            mouse = stack.enter_context(simulated_mouse(folder))
+        graph = stack.enter_context(run_graph(options))
+        observer = stack.enter_context(GraphObserver())
+        if mouse is not None:
+            log = options.out.resolve() / "logs" / "stand_in.log"
+            stack.enter_context(operator_process(mouse, log, always=False, seed=arguments.seed))
         audit = Audit(observer)
         figures = _Training(arguments, options, graph, observer, audit).run()
     if graph.returncode != 0:
@@ -67,6 +85,7 @@ def run_ros(arguments: argparse.Namespace) -> int:
     figures["ticks_without_row"] = without_row
     figures["lost_ticks"] = max(0, without_row - figures["blind_ticks"])
     figures["restarts"] = audit.restarts
+    figures["latest"] = audit.latest(_LATEST_EPISODES)
     figures["figure"] = str(_plot(arguments.out))
     print(json.dumps(figures), flush=True)
     return int(graph.returncode != 0)
@@ -98,6 +117,7 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
         policy=arguments.base_policy,
         checkpoint="" if arguments.base_checkpoint is None else str(arguments.base_checkpoint),
         classifiers=(arguments.classifier,) if arguments.classifier else (),
+        operator="spacemouse" if arguments.stand_in else "",
         learner=arguments.out,
         preset=arguments.preset,
         learner_settings=" ".join(settings),

@@ -153,6 +153,11 @@ def add_operator_arguments(parser: argparse.ArgumentParser) -> None:
         help="assist: he takes over from the policy; demonstrate: he drives; shadow: he drives "
         "and the policy is compared with him (default: assist)",
     )
+    parser.add_argument(
+        "--stand-in",
+        action="store_true",
+        help="a simulated person with a SpaceMouse helps; needs --sim and --episodes",
+    )
 
 
 def add_learner_arguments(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +191,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
     options = options_of(arguments)
     if arguments.episodes:
-        return run_episodes(options, [arguments.task], arguments.episodes)
+        return run_episodes(
+            options, [arguments.task], arguments.episodes, has_stand_in=arguments.stand_in
+        )
+    if arguments.stand_in:
+        raise ConfigError("--stand-in needs --episodes")
     from vla_rl_ros.tools.graph import run_until_signal
 
     _tell(f"logs in {options.out.resolve() / 'logs'}; Ctrl-C stops everything")
@@ -218,7 +227,7 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         learner=arguments.learner,
         preset=arguments.preset,
         learner_settings=" ".join(arguments.set),
-        operator=arguments.operator,
+        operator=arguments.operator or ("spacemouse" if arguments.stand_in else ""),
         operator_mode=arguments.operator_mode,
         image_px=arguments.image_px,
         rate=arguments.rate,
@@ -239,21 +248,28 @@ def default_out(name: str) -> Path:
     return Path("out") / f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}_{name}"
 
 
-def run_episodes(options: GraphOptions, tasks: Sequence[str], episodes: int) -> int:
+def run_episodes(
+    options: GraphOptions, tasks: Sequence[str], episodes: int, *, has_stand_in: bool = False
+) -> int:
     """Run episodes of each task on a graph of their own, report, print the JSON line.
+
+    Args:
+        options: Of the graph.
+        tasks: What to do, one after the other.
+        episodes: Of each.
+        has_stand_in: Whether a simulated person helps.
 
     Returns:
         0 when every process ended properly; whether episodes succeeded is in the JSON line.
     """
-    from vla_rl_ros.ros.observer import GraphObserver
-    from vla_rl_ros.tools.graph import run_graph
     from vla_rl_ros.tools.report import write_report
     from vla_rl_ros.tools.session import plan_episodes, run_session
+    from vla_rl_ros.tools.stand_in import observed_graph
 
     _tell(f"logs, bags and report in {options.out.resolve()}")
     plans = plan_episodes(tasks, episodes, options.seed)
     bags = options.out / "bags" if options.record else None
-    with run_graph(options) as graph, GraphObserver() as observer:
+    with observed_graph(options, has_stand_in=has_stand_in) as (graph, observer):
         session = run_session(
             observer,
             plans,

@@ -215,7 +215,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         gate.steer(command.increment, now_ns, measured)
         presses = hand.teleop.presses.take("gripper")
         if presses:
-            gate.press_gripper(presses)
+            gate.gripper.press(presses)
 
     def _on_heartbeat(self) -> None:
         gate = self._gate

@@ -148,7 +148,8 @@ def _load(directories: tuple[str, ...]) -> dict[str, SuccessModel]:
     """Classifiers by task.
 
     Raises:
-        ConfigError: There is none, one cannot be loaded, two are for one task, or a camera does not exist.
+        ConfigError: There is none, one cannot be loaded, two are for one task, or a camera does
+            not exist.
     """
     models: dict[str, SuccessModel] = {}
     if not any(directories):

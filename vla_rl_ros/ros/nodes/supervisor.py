@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TypeVar
 
@@ -24,13 +23,10 @@ from vla_rl_ros.core.episode import (
     EpisodeState,
     Phase,
     ResetKind,
-    planned_task,
 )
 from vla_rl_ros.core.errors import VlaRlError
-from vla_rl_ros.core.human_ledger import HumanLedger, Work
-from vla_rl_ros.core.intervention import ExecutedAction
-from vla_rl_ros.core.reset_plan import ResetMode, ResetPlan, Start
-from vla_rl_ros.ros.autorun import AutorunLedger
+from vla_rl_ros.core.human_ledger import Work
+from vla_rl_ros.core.reset_plan import ResetMode, ResetPlan
 from vla_rl_ros.ros.bringup import BringUp
 from vla_rl_ros.ros.cell_reset import SIM_CELL, CellReset
 from vla_rl_ros.ros.cell_senses import CellSenses, Watch
@@ -38,15 +34,15 @@ from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
-from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
+from vla_rl_ros.ros.episode_orders import EpisodeOrders
+from vla_rl_ros.ros.episode_ports import Answer, Ports, Timing
 from vla_rl_ros.ros.episode_runner import EpisodeRunner
 from vla_rl_ros.ros.episode_start import EpisodeStart
-from vla_rl_ros.ros.human_time import LedgerFile, encode_human_time
+from vla_rl_ros.ros.human_time import HumanTimeKeeper, encode_human_time
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.markers import cell_markers
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.scene_checks import make_check
-from vla_rl_ros.ros.share import read_task
 from vla_rl_ros.ros.steps import Sequence, Steps
 from vla_rl_ros.ros.supervisor_config import SupervisorConfig
 
@@ -76,11 +72,12 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._beats: list[Timer] = []
         self._runner: EpisodeRunner | None = None
         self._side = Sequence()
-        self._autorun = AutorunLedger()
         config = self.config
-        self._plan = ResetPlan(ResetMode(config.reset), ResetKind(config.pair_help))
-        self._ledger = HumanLedger(config.control_period_s, config.rate_window)
-        self._ledger_file = LedgerFile()
+        plan = ResetPlan(ResetMode(config.reset), ResetKind(config.pair_help))
+        self._orders = EpisodeOrders(plan, lambda: self.config, self._count_seed)
+        self._human = HumanTimeKeeper(config.control_period_s, config.rate_window, time.monotonic)
+        if self._human.problem:
+            self.get_logger().warning(self._human.problem)
         self.create_service(Trigger, "~/start_episode", self._on_start)
         self.create_service(SetBool, "~/end_episode", self._on_end)
         self.create_service(Trigger, "~/reset_done", self._on_reset_done)
@@ -97,28 +94,25 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._outcome = self._endpoints.publisher("episode/outcome")
         self._markers = self._endpoints.publisher("viz/markers")
         self._ledger_out = self._endpoints.publisher("human/ledger")
-        problem = self._ledger_file.load(self._ledger)
-        if problem:
-            self.get_logger().warning(problem)
         watch = Watch(
             nodes=config.managed_nodes,
             outcome_source=config.outcome_source,
             success_hold_s=config.min_success_hold_s,
             silence_limit_s=config.silence_limit_s,
         )
-        self._senses = senses = CellSenses(self, watch, time.monotonic, self._count_row)
+        self._senses = senses = CellSenses(self, watch, time.monotonic, self._human.count)
         nodes = config.managed_nodes
         self._bring_up = BringUp(self, nodes, senses.health, self._say, self._on_tick)
         self._reset = CellReset(
             self, has_simulator=SIM_CELL in nodes, clock=time.monotonic, wake=self._on_tick
         )
-        is_done = senses.is_done_now if senses.has_judge else None
+        judge = senses if senses.has_judge else None
         self._start = EpisodeStart(
             self._reset,
-            self._plan,
-            make_check(config.scene_check, self._reset, is_done, time.monotonic),
+            self._orders.plan,
+            make_check(config.scene_check, self._reset, judge, time.monotonic),
             senses.arm_rest,
-            self._undoing,
+            self._orders.undoing,
             home_timeout_s=config.home_timeout_s,
             say=self._say,
             clock=time.monotonic,
@@ -156,7 +150,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         """Pass a new instruction on to the running episode."""
         runner = self._runner
         if runner is not None and runner.state.task:
-            runner.tell(self._told(runner.state.task, config))
+            runner.tell(self._orders.told(runner.state.task, config))
 
     def _ports(self) -> Ports:
         senses, config = self._senses, self.config
@@ -166,8 +160,8 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             bring_down=lambda: self._bring_up.down(config.bringup_timeout_s, time.monotonic),
             reset=self._start.steps,
             recover_arm=self._reset.recover_arm,
-            next_order=self._next_order,
-            asked_order=lambda: self._order(self.config.task),
+            next_order=self._orders.due,
+            asked_order=self._orders.asked,
             begin_watch=senses.begin_watch,
             is_success=senses.is_success,
             has_chunk=senses.has_chunk,
@@ -175,61 +169,19 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             arm_fault=senses.arm_fault,
             lost=senses.lost,
             stopped=senses.stopped,
-            prompted=self._prompted,
+            prompted=lambda is_open: self._human.mark(Work.RESETTING, is_begun=is_open),
             publish=self._announce,
             say=self._say,
             clock=time.monotonic,
             utc_now=lambda: datetime.now(timezone.utc),
         )
 
-    def _next_order(self) -> EpisodeOrder | None:
-        config = self.config
-        num_begun = self._autorun.num_begun
-        if num_begun >= config.autorun_episodes:
-            return None
-        task = planned_task(config.tasks, config.episodes_per_task, num_begun)
-        self._autorun.begin()
-        return self._order(task)
-
-    def _order(self, name: str) -> EpisodeOrder:
-        config = self.config
-        start = self._plan.next(name, read_task(name).undone_by)
-        order = self._order_of(start, config.seed)
-        self.set_parameters([Parameter("seed", value=(config.seed + 1) % 2**31)])
-        return order
-
-    def _undoing(self, order: EpisodeOrder) -> EpisodeOrder:
-        return self._order_of(replace(order.start, task=order.config.undone_by), order.seed)
-
-    def _order_of(self, start: Start, seed: int) -> EpisodeOrder:
-        return EpisodeOrder(
-            task=start.task,
-            config=read_task(start.task),
-            instruction=self._told(start.task, self.config),
-            seed=seed,
-            start=start,
-        )
-
-    def _told(self, name: str, config: SupervisorConfig) -> str:
-        """What the policy is told; the task that undoes another has its own sentence."""
-        is_undoing = self._plan.mode is ResetMode.PAIR and name != config.task
-        own = read_task(name).instruction
-        return own if is_undoing else config.instruction or own
-
-    def _prompted(self, is_open: bool) -> None:
-        mark = self._ledger.begin if is_open else self._ledger.end
-        mark(Work.RESETTING, time.monotonic())
-        self._publish_ledger()
-
-    def _count_row(self, row: ExecutedAction) -> None:
-        is_new = self._ledger.tick(row.epoch, row.stamp_ns, row.source)
-        if is_new and self._runner is not None and self._runner.state.phase is not Phase.RUNNING:
-            # A straggler of an episode that has ended: its bag is still open, but not for long.
-            self._publish_ledger()
+    def _count_seed(self, seed: int) -> None:
+        self.set_parameters([Parameter("seed", value=seed)])
 
     def _publish_ledger(self) -> None:
         now_ns = self.get_clock().now().nanoseconds
-        self._ledger_out.publish(encode_human_time(self._ledger.time(time.monotonic()), now_ns))
+        self._ledger_out.publish(encode_human_time(self._human.now(), now_ns))
 
     def _say(self, sentence: str) -> None:
         self.get_logger().info(sentence)
@@ -240,9 +192,9 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._publish(state, now_ns)
         if state.outcome is not None:
             self._outcome.publish(encode_episode(state, now_ns))
-            self._plan.note(state.task, read_task(state.task).undone_by, state.outcome)
+            self._orders.note(state)
             self._publish_ledger()
-            self._ledger_file.save(self._ledger)
+            self._human.save()
 
     def _publish(self, state: EpisodeState, now_ns: int) -> None:
         self._state.publish(encode_episode(state, now_ns))
@@ -254,6 +206,9 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             self._senses.listen()
             self._runner.tick()
             self._side.tick()
+            if self._runner.state.phase is not Phase.RUNNING and self._human.take_due():
+                # A straggler of an episode that has ended: its bag is not open for long.
+                self._publish_ledger()
 
     def _on_heartbeat(self) -> None:
         if self._runner is None or self._senses is None:
@@ -262,8 +217,8 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         now_ns = self.get_clock().now().nanoseconds
         self._publish(state, now_ns)
         self._publish_ledger()
-        human = self._ledger.time(time.monotonic())
-        self._markers.publish(cell_markers(self._senses.view(state, human), now_ns))
+        view = self._senses.view(state, self._human.now())
+        self._markers.publish(cell_markers(view, now_ns))
 
     def _attend(self) -> Steps[None]:
         """Beside the episodes: bring up what was started again, keep the drawn box current."""
@@ -290,8 +245,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
     def _on_labelling(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
-        mark = self._ledger.begin if request.data else self._ledger.end
-        mark(Work.LABELLING, time.monotonic())
+        self._human.mark(Work.LABELLING, is_begun=request.data)
         response.success = True
         return response
 

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From recordings and from the simulator to a label set, through the command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unit.bag_samples import KEEP, NS_PER_S, START_NS, STORE, cdr, channels, header, pose
+
+from vla_rl_ros.core.episode import Outcome
+from vla_rl_ros.core.errors import BagError, ConfigError
+from vla_rl_ros.core.teleop import BUTTONS
+from vla_rl_ros.data.bag_writer import BagWriter
+from vla_rl_ros.data.label_frames import read_frames
+from vla_rl_ros.data.label_set import LabelSet
+from vla_rl_ros.data.metadata import BagTopic, qos_text
+from vla_rl_ros.data.schemas import message_schema
+from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker
+from vla_rl_ros.sim.tasks import Task
+from vla_rl_ros.tools.cli import main
+
+CAMERAS = ("wrist", "front")
+TOPICS = {
+    "/camera/wrist/image": "sensor_msgs/msg/Image",
+    "/camera/front/image": "sensor_msgs/msg/Image",
+    "/arm/tcp_pose": "geometry_msgs/msg/PoseStamped",
+    "/gripper/state": "sensor_msgs/msg/JointState",
+    "/sim/success": "sensor_msgs/msg/JointState",
+    "/episode/state": "diagnostic_msgs/msg/DiagnosticArray",
+    "/teleop/joy": "sensor_msgs/msg/Joy",
+}
+NAMES = list(TOPICS)
+PX, FRAMES, FRAME_NS = 16, 90, 33_333_333
+END_FRAME, TRUE_FRAME = 70, 60
+
+
+def image(stamp_ns: int, shade: int) -> bytes:
+    made = STORE.types["sensor_msgs/msg/Image"](
+        header=header(stamp_ns), height=PX, width=PX, encoding="rgb8", is_bigendian=0, step=3 * PX,
+        data=np.full(3 * PX * PX, shade, np.uint8),
+    )  # fmt: skip
+    return cdr(made)
+
+
+def episode_state(stamp_ns: int, phase: str, outcome: str) -> bytes:
+    types = STORE.types
+    pair = types["diagnostic_msgs/msg/KeyValue"]
+    values = [pair(key="phase", value=phase), pair(key="outcome", value=outcome)]
+    status = types["diagnostic_msgs/msg/DiagnosticStatus"](
+        level=0, name="episode", message="", hardware_id="", values=values
+    )
+    made = types["diagnostic_msgs/msg/DiagnosticArray"](header=header(stamp_ns), status=[status])
+    return cdr(made)
+
+
+def joy(stamp_ns: int, pressed: str) -> bytes:
+    buttons = np.array([int(name == pressed) for name in BUTTONS], np.int32)
+    made = STORE.types["sensor_msgs/msg/Joy"](
+        header=header(stamp_ns), axes=np.zeros(6, np.float32), buttons=buttons
+    )
+    return cdr(made)
+
+
+def record(
+    directory: Path, *, outcome: str = "success", task: str = "lift", mark: str = ""
+) -> Path:
+    topics = [
+        BagTopic(name=n, type=k, schema=message_schema(k), qos=qos_text(depth=10))
+        for n, k in TOPICS.items()
+    ]
+    told = {"id": directory.name, "task": task, "outcome": outcome}
+    writer = BagWriter(directory, topics, {"episode": told}, KEEP)
+
+    def write(name: str, stamp_ns: int, raw: bytes) -> None:
+        writer.write(NAMES.index(name), stamp_ns + 1000, stamp_ns, raw, 1)
+
+    for number in range(FRAMES):
+        now_ns = START_NS + number * FRAME_NS
+        write("/camera/wrist/image", now_ns, image(now_ns, number))
+        write("/camera/front/image", now_ns + 9_000_000, image(now_ns + 9_000_000, 100 + number))
+        write("/arm/tcp_pose", now_ns, pose(now_ns, 0.01 * number))
+        width = {"gripper.width_m": 0.001 * number}
+        write("/gripper/state", now_ns, channels(now_ns, width))
+        decided = float(number >= TRUE_FRAME and outcome == "success")
+        success = {"success.probability": decided, "success.decided": decided}
+        write("/sim/success", now_ns, channels(now_ns, success))
+        is_over = number >= END_FRAME
+        phase = "ended" if is_over else "running"
+        said = episode_state(now_ns, phase, outcome if is_over else "")
+        write("/episode/state", now_ns, said)
+        pressed = mark if number in (40, 41) else ""
+        write("/teleop/joy", now_ns, joy(now_ns, pressed))
+    return writer.finish()
+
+
+def test_frames_of_all_cameras_come_at_a_steady_rate_with_what_is_known(tmp_path):
+    seen = read_frames(record(tmp_path / "one", mark="success"), CAMERAS, buttons=BUTTONS)
+    assert (seen.episode, seen.task, seen.outcome) == ("one", "lift", Outcome.SUCCESS)
+    assert len(seen) == FRAMES // 3
+    assert seen.end_ns == START_NS + END_FRAME * FRAME_NS
+    numbers = seen.images["wrist"][:, 0, 0, 0].astype(int)
+    np.testing.assert_array_equal(np.diff(numbers), 3)
+    np.testing.assert_array_equal(seen.images["front"][:, 0, 0, 0], 100 + numbers)
+    np.testing.assert_allclose(seen.states[:, 0], 0.01 * numbers, atol=1e-6)
+    np.testing.assert_allclose(seen.states[:, 3], 0.001 * numbers, atol=1e-6)
+    np.testing.assert_array_equal(seen.truth, numbers >= TRUE_FRAME)
+    # Held down over two messages it was pressed once.
+    assert [(m.name, m.stamp_ns) for m in seen.marks] == [("success", START_NS + 40 * FRAME_NS)]
+
+
+def test_a_bag_without_a_camera_is_refused_by_name(tmp_path):
+    path = record(tmp_path / "one")
+    with pytest.raises(BagError, match="no images of side; it has /camera/wrist/image"):
+        read_frames(path, ("wrist", "side"))
+
+
+def run(capsys, *words: object) -> dict:
+    assert main([str(word) for word in words]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_command_labels_bags_and_goes_on_with_new_ones(tmp_path, capsys):
+    bags, out = tmp_path / "bags", tmp_path / "labels"
+    record(bags / "one")
+    record(bags / "two", outcome="timeout")
+    record(bags / "other", task="peg")
+    options = ["label", bags, "--task", "lift", "--out", out, "--positives", 3, "--negatives", 4]
+    found = run(capsys, *options)
+    assert (found["episodes"], found["success"], found["failure"]) == (2, 3, 8)
+    assert found["by"] == {"outcome": 11}
+    record(bags / "three")
+    assert run(capsys, *options)["episodes"] == 3
+    labels = LabelSet(out)
+    last = [word for word in labels.words if word.episode == "one"][-1]
+    assert last.label == "success"
+    assert (last.stamp_ns - START_NS) / NS_PER_S > END_FRAME * FRAME_NS / NS_PER_S - 0.21
+    assert main(["label", str(bags), "--out", str(tmp_path / "mixed")]) == 1
+    assert "choose with --task" in capsys.readouterr().err
+
+
+def test_truth_of_the_simulator_labels_what_was_recorded_with_it(tmp_path, capsys):
+    record(tmp_path / "bags/one")
+    run(capsys, "label", tmp_path / "bags", "--from-truth", "--out", tmp_path / "labels")
+    words = LabelSet(tmp_path / "labels").words
+    first = min(word.stamp_ns for word in words if word.label == "success")
+    assert abs((first - START_NS) / FRAME_NS - TRUE_FRAME) < 20
+    assert {word.who for word in words} == {"truth"}
+
+
+@pytest.fixture(scope="module")
+def makers():
+    made = {task: EpisodeMaker(task, None) for task in STAGED}
+    yield made
+    for maker in made.values():
+        maker.close()
+
+
+@pytest.mark.parametrize(
+    ("task", "kind"),
+    [(task, kind) for task, kinds in STAGED.items() for kind in kinds if kind != "wrong_task"],
+)
+def test_a_staged_failure_fails_and_is_the_same_again(makers, task, kind):
+    first = makers[task].play(kind, 5)
+    assert first.outcome is Outcome.TIMEOUT
+    assert not first.truth.any()
+    again = makers[task].play(kind, 5)
+    np.testing.assert_array_equal(first.states, again.states)
+    np.testing.assert_array_equal(first.images["wrist"][-1], again.images["wrist"][-1])
+
+
+def test_a_watcher_ends_an_episode(makers):
+    seen = []
+
+    def watch(images, state):
+        seen.append((images["front"].shape, state.shape))
+        return len(seen) == 5
+
+    assert len(makers[Task.PEG].play("on_the_rim", 1, watch)) == 5
+    assert seen[0] == ((128, 128, 3), (4,))
+
+
+def test_unknown_kinds_and_missing_policies_are_refused(makers):
+    with pytest.raises(ConfigError, match="'rim' is no kind of episode of peg"):
+        makers[Task.PEG].play("rim", 0)
+    with pytest.raises(ConfigError, match="need a policy"):
+        makers[Task.PEG].play(POLICY, 0)
