@@ -40,7 +40,7 @@ CORE = [
 TEST = ["hypothesis", "pytest<9", "pytest-timeout", "pytest-xdist"]
 EXTRAS = {
     "sim": ["franky-sim", "gymnasium", "matplotlib", "mujoco", "pillow"],
-    "hardware": ["pillow", "pyrealsense2"],
+    "hardware": ["pillow", "pyrealsense2", "pyspacemouse>=2.1"],
     # Policies in process: pi0 (torch), and exported ones (onnxruntime).
     "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch", "transformers"],
     # Policies behind an openpi server.

@@ -35,6 +35,12 @@ def test_the_command_line_decides_cell_policy_and_learner(tmp_path: Path) -> Non
     assert not options.record
 
 
+def test_a_classifier_may_judge_and_a_stand_in_may_help(tmp_path: Path) -> None:
+    words = ("--task", "peg", "--classifier", "runs/success", "--stand-in")
+    options = graph_options(parsed(*words, "--out", str(tmp_path)))
+    assert (options.classifiers, options.operator) == (("runs/success",), "spacemouse")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

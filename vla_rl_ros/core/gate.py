@@ -9,6 +9,8 @@ next one starts at the measured pose and the arm never jumps.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vla_rl_ros.core.errors import InvalidCommandError
@@ -250,22 +252,8 @@ class Gate:
         if 2 * (now_ns - stamp_ns) <= self._period_ns:
             return None
         stamp_ns = self._grid.caught_up(stamp_ns, now_ns)
-        executed = np.zeros(ACTION_DIM)
-        if self.target is not None and measured is not None:
-            increment = pose_increment(self.target, self._origin(measured))
-            executed[:GRIPPER_INDEX] = np.concatenate(increment)
-        executed[GRIPPER_INDEX] = float(self.gripper.level)
-        self._note_row(stamp_ns)
-        return ExecutedAction(
-            stamp_ns=stamp_ns,
-            epoch=self._epoch,
-            source=Source.HOLD,
-            executed=executed,
-            base=np.zeros(ACTION_DIM),
-            residual=np.zeros(ACTION_DIM),
-            chunk_id=self._chunk_id,
-            chunk_step=NO_STEP,
-        )
+        origin = None if measured is None else self._origin(measured)
+        return self._row(Source.HOLD, stamp_ns, self.target, origin)
 
     def _note_row(self, stamp_ns: int) -> None:
         self._grid.row_ns = stamp_ns
@@ -314,29 +302,40 @@ class Gate:
                 self._approach.grow()
 
     def _human_row(self, tick: HumanTick, now_ns: int) -> ExecutedAction:
+        row = self._row(Source.HUMAN, tick.stamp_ns, self._mirror.at(now_ns), tick.origin)
+        executed = clip_action(row.executed, self.settings.spec)
+        row = replace(row, executed=executed, limits=tick.limits)
+        proposal = self._proposal
+        if proposal is None or 2 * abs(proposal.stamp_ns - tick.stamp_ns) >= self._period_ns:
+            return row
+        self._chunk_id = proposal.chunk_id
+        return replace(
+            row,
+            base=proposal.base,
+            residual=proposal.residual,
+            chunk_id=proposal.chunk_id,
+            chunk_step=proposal.chunk_step,
+        )
+
+    def _row(
+        self, source: Source, stamp_ns: int, target: Pose | None, origin: Pose | None
+    ) -> ExecutedAction:
+        """A row of a tick for which nobody proposed anything."""
         assert self._epoch is not None
         executed = np.zeros(ACTION_DIM)
-        reference = self._mirror.at(now_ns)
-        if reference is not None and tick.origin is not None:
-            increment = pose_increment(reference, tick.origin)
-            executed[:GRIPPER_INDEX] = np.concatenate(increment)
+        if target is not None and origin is not None:
+            executed[:GRIPPER_INDEX] = np.concatenate(pose_increment(target, origin))
         executed[GRIPPER_INDEX] = float(self.gripper.level)
-        self._note_row(tick.stamp_ns)
-        proposal = self._proposal
-        if proposal is not None and 2 * abs(proposal.stamp_ns - tick.stamp_ns) >= self._period_ns:
-            proposal = None
-        if proposal is not None:
-            self._chunk_id = proposal.chunk_id
+        self._note_row(stamp_ns)
         return ExecutedAction(
-            stamp_ns=tick.stamp_ns,
+            stamp_ns=stamp_ns,
             epoch=self._epoch,
-            source=Source.HUMAN,
-            executed=clip_action(executed, self.settings.spec),
-            base=np.zeros(ACTION_DIM) if proposal is None else proposal.base,
-            residual=np.zeros(ACTION_DIM) if proposal is None else proposal.residual,
+            source=source,
+            executed=executed,
+            base=np.zeros(ACTION_DIM),
+            residual=np.zeros(ACTION_DIM),
             chunk_id=self._chunk_id,
-            chunk_step=NO_STEP if proposal is None else proposal.chunk_step,
-            limits=tick.limits,
+            chunk_step=NO_STEP,
         )
 
     def _require_due(self, action: PolicyAction) -> None:

@@ -24,6 +24,7 @@ from vla_rl_ros.core.types import FloatArray, Pose
 _SEEN_OPEN_M, _SEEN_CLOSED_M = 0.065, 0.05
 _FINGERS_S = 1.2
 """Time for which a person believes his own press rather than the fingers, which are slow."""
+_LEAST_PATIENCE_S = 0.8
 _NEAR_M = 0.025
 _PEG_TIP_M = 0.035
 
@@ -66,6 +67,7 @@ class PersonSettings:
         least_s: How long he helps at least.
         most_s: How long he helps at most before he looks again.
         relief: Part of the remaining way after which he lets go.
+        distrust: Factor on patience and relief for each time he has helped in this episode.
         alarm_m: Way that is left at which it is done for him.
     """
 
@@ -80,6 +82,7 @@ class PersonSettings:
     least_s: float = 0.8
     most_s: float = 6.0
     relief: float = 0.4
+    distrust: float = 0.5
     alarm_m: float = 0.004
 
 
@@ -135,11 +138,13 @@ class _Watch:
     best_m: float = math.inf
     best_s: float = 0.0
 
-    def needs_help(self, left_m: float, now_s: float, settings: PersonSettings) -> bool:
+    def needs_help(
+        self, left_m: float, now_s: float, settings: PersonSettings, trust: float
+    ) -> bool:
         if left_m < self.best_m - settings.progress_m:
             self.best_m, self.best_s = left_m, now_s
             return False
-        is_stuck = now_s - self.best_s > settings.patience_s
+        is_stuck = now_s - self.best_s > max(_LEAST_PATIENCE_S, trust * settings.patience_s)
         is_worse = left_m > self.best_m + settings.setback_m
         return left_m > settings.alarm_m and (is_stuck or is_worse)
 
@@ -171,6 +176,7 @@ class Person:
     _is_open: bool | None = None
     _pressed_s: float = -math.inf
     _begin_s: float | None = None
+    _num_before: int = 0
 
     def begin(self, task: str) -> None:
         """An episode begins; he knows nothing of the last one."""
@@ -180,6 +186,7 @@ class Person:
         self._watch = _Watch()
         self._act_s = self._helps_since_s = self._is_open = self._begin_s = None
         self._pressed_s = -math.inf
+        self._num_before = 0
 
     @property
     def is_helping(self) -> bool:
@@ -244,15 +251,17 @@ class Person:
             self._helps_since_s = self._helps_since_s or now_s
             return True
         left_m = remaining_m(self._task, seen)
+        trust = self.settings.distrust**self._num_before
         if self._helps_since_s is None:
-            if self._watch.needs_help(left_m, now_s, self.settings):
+            if self._watch.needs_help(left_m, now_s, self.settings, trust):
                 self._helps_since_s, self._help_left_m = now_s, left_m
                 self.num_helped += 1
         else:
             since_s = now_s - self._helps_since_s
-            is_relieved = left_m < self.settings.relief * self._help_left_m
+            is_relieved = left_m < trust * self.settings.relief * self._help_left_m
             if since_s > self.settings.most_s or (since_s > self.settings.least_s and is_relieved):
                 self._helps_since_s = None
+                self._num_before += 1
                 self._watch = _Watch()
         return self.is_helping
 

@@ -123,7 +123,7 @@ def record(
 
     bags = options.out / "bags"
     session = Session()
-    with observed_graph(options, has_stand_in=stand_in, always=True) as (graph, observer):
+    with observed_graph(options, has_stand_in=stand_in) as (graph, observer):
         wait_for_bringup(observer, graph.check)
         for index in range(attempts):
             plan = EpisodePlan(task=options.tasks[0], seed=options.seed + index)

@@ -194,14 +194,14 @@ def operator_process(
 
 @contextlib.contextmanager
 def observed_graph(
-    options: GraphOptions, *, has_stand_in: bool, always: bool = False
+    options: GraphOptions, *, has_stand_in: bool
 ) -> Iterator[tuple[RunningGraph, GraphObserver]]:
     """Run a graph, with a stand-in in front of it if wanted.
 
     Args:
         options: Of the graph.
-        has_stand_in: Whether there is one; the gate's device must be a SpaceMouse then.
-        always: Whether he drives all the time.
+        has_stand_in: Whether there is one; the gate's device must be a SpaceMouse then. Where
+            nobody else drives, he drives all the time.
 
     Raises:
         ConfigError: A stand-in for a real arm, or without a SpaceMouse.
@@ -221,6 +221,7 @@ def observed_graph(
         observer = stack.enter_context(GraphObserver())
         if mouse is not None:
             log = options.out.resolve() / "logs" / "stand_in.log"
+            always = options.operator_mode in ("demonstrate", "shadow")
             person = operator_process(mouse, log, always=always, seed=options.seed)
             stack.enter_context(person)
         yield graph, observer

@@ -12,7 +12,6 @@ import contextlib
 import json
 import math
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,24 +57,12 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
 
 def run_ros(arguments: argparse.Namespace) -> int:
     """Run the training; returns the exit code."""
-    from vla_rl_ros.ros.observer import GraphObserver
-    from vla_rl_ros.tools.graph import run_graph
     from vla_rl_ros.tools.ros_audit import Audit
-    from vla_rl_ros.tools.stand_in import operator_process, simulated_mouse
+    from vla_rl_ros.tools.stand_in import observed_graph
 
     options = graph_options(arguments)
     _tell(f"rows, snapshot, log and policy in {arguments.out.resolve()}")
-    with contextlib.ExitStack() as stack:
-        mouse: Path | None = None
-        if arguments.stand_in:
-            # Short, because the path of a unix socket may have 107 bytes.
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mouse")))
-            mouse = stack.enter_context(simulated_mouse(folder))
-        graph = stack.enter_context(run_graph(options))
-        observer = stack.enter_context(GraphObserver())
-        if mouse is not None:
-            log = options.out.resolve() / "logs" / "stand_in.log"
-            stack.enter_context(operator_process(mouse, log, always=False, seed=arguments.seed))
+    with observed_graph(options, has_stand_in=arguments.stand_in) as (graph, observer):
         audit = Audit(observer)
         figures = _Training(arguments, options, graph, observer, audit).run()
     if graph.returncode != 0:
