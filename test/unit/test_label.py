@@ -7,12 +7,11 @@ import json
 import threading
 import urllib.error
 import urllib.request
-import zlib
 from io import StringIO
 
 import numpy as np
 import pytest
-from unit.classifier_samples import CAMERAS, PX, grey, write_brightness_classifier
+from unit.classifier_samples import CAMERAS, grey, write_brightness_classifier
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError, ConfigError
@@ -21,7 +20,7 @@ from vla_rl_ros.data.label_rules import LabelRules, labels_of, pick
 from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.learning.classifier_model import SuccessModel
 from vla_rl_ros.tools.label import add_episode
-from vla_rl_ros.tools.label_viewer import Review, make_server, png, view_in_terminal
+from vla_rl_ros.tools.label_viewer import Review, make_server, view_in_terminal
 
 TICK_NS = 100_000_000
 
@@ -161,16 +160,6 @@ def test_other_tasks_cameras_and_damage_are_refused_by_name(tmp_path):
     (tmp_path / "labels.jsonl").write_text('{"episode": 1}\n')
     with pytest.raises(ConfigError, match="line 1"):
         LabelSet(tmp_path)
-
-
-def test_a_png_is_one_that_others_read():
-    image = np.arange(PX * PX * 3, dtype=np.uint8).reshape(PX, PX, 3)
-    data = png(image)
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    begin = data.index(b"IDAT") + 4
-    length = int.from_bytes(data[begin - 8 : begin - 4], "big")
-    rows = np.frombuffer(zlib.decompress(data[begin : begin + length]), np.uint8)
-    np.testing.assert_array_equal(rows.reshape(PX, -1)[:, 1:].reshape(image.shape), image)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -17,7 +16,6 @@ from vla_rl_ros.tools.operator_server import (
     MAX_SIDE_PX,
     TOKEN_HEADER,
     OperatorServer,
-    encode_png,
     shrunk,
 )
 
@@ -162,11 +160,7 @@ def test_every_run_has_its_own_token(view: StubView) -> None:
         assert one.key == ""
 
 
-def test_images_survive_png_and_large_ones_are_thinned() -> None:
-    image_module = pytest.importorskip("PIL.Image")
+def test_large_images_are_thinned() -> None:
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3)).astype(np.uint8)
-    back = np.asarray(image_module.open(io.BytesIO(encode_png(image))))
-    assert np.array_equal(back, image)
-    assert shrunk(image) is not None
     assert max(shrunk(np.zeros((480, 848, 3), np.uint8)).shape) <= MAX_SIDE_PX
     assert shrunk(image).shape == image.shape

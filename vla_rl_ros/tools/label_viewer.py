@@ -8,11 +8,10 @@ page or killing the command loses nothing. Called by `vla-rl-ros label`.
 from __future__ import annotations
 
 import json
-import struct
 import sys
-import zlib
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from typing import TextIO
 from urllib.parse import parse_qs, urlsplit
 
@@ -21,24 +20,12 @@ from numpy.typing import NDArray
 
 from vla_rl_ros.data.label_rules import Label
 from vla_rl_ros.data.label_set import LabelSet, Word
-from vla_rl_ros.tools.label_page import PAGE
+from vla_rl_ros.tools.page_image import encode_png
 
 KEYS = {"s": Label.SUCCESS.value, "f": Label.FAILURE.value, "x": Label.SKIP.value}
 _HOST = "127.0.0.1"
 _MAX_BODY = 10_000
-
-
-def png(image: NDArray[np.uint8]) -> bytes:
-    """An RGB image, (h, w, 3), as a PNG file (RFC 2083): no filter, one chunk of data."""
-    height, width, _ = image.shape
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)
-    rows[:, 1:] = image.reshape(height, 3 * width)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 3)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
-    )
+_PAGE = "label_page.html"
 
 
 class Review:
@@ -73,7 +60,7 @@ class Review:
 
     def image(self, number: int, camera: str) -> bytes:
         """Image of a frame as PNG; raises KeyError for an unknown camera."""
-        return png(self._labels.images(self.word(number))[camera])
+        return encode_png(self._labels.images(self.word(number))[camera])
 
     def say(self, number: int, label: str) -> Word:
         """Store a label; raises KeyError or ValueError for what does not exist."""
@@ -133,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/":
-            self._answer(200, "text/html; charset=utf-8", PAGE.encode())
+            page = files("vla_rl_ros.tools").joinpath(_PAGE).read_bytes()
+            self._answer(200, "text/html; charset=utf-8", page)
         elif url.path == "/frames":
             shown = {"cameras": self.review.cameras, "frames": self.review.rows()}
             self._answer(200, "application/json", json.dumps(shown).encode())

@@ -13,9 +13,7 @@ import hmac
 import ipaddress
 import json
 import secrets
-import struct
 import sys
-import zlib
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from http import HTTPStatus
@@ -27,6 +25,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from vla_rl_ros.core.types import ImageArray
+from vla_rl_ros.tools.page_image import encode_png
 
 PAGE = "operator_page.html"
 TOKEN_HEADER = "X-Operator-Token"
@@ -231,17 +230,3 @@ def shrunk(image: ImageArray) -> ImageArray:
     """Every n-th pixel, so that no side is longer than `MAX_SIDE_PX`."""
     step = max(1, -(-max(image.shape[:2]) // MAX_SIDE_PX))
     return np.ascontiguousarray(image[::step, ::step])
-
-
-def encode_png(image: ImageArray) -> bytes:
-    """PNG of an RGB image, shape (height, width, 3); fast rather than small."""
-    height, width = image.shape[:2]
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)
-    rows[:, 1:] = image.reshape(height, 3 * width)
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_png_part(kind, data) for kind, data in parts)
-
-
-def _png_part(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
