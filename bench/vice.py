@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A classifier trained on 20 goals is exploited, VICE is not: the figure of reward-results.md.
 
-    python bench/vice.py --out out/vice [--seeds 3] [--steps 12000]
+    python bench/vice.py --out out/vice [--seeds 3] [--steps 3000]
 
 A hand on a table has to fetch a puck and bring it to a goal; both are points in the plane, and the
 puck sticks to a hand that touches it. The classifier knows 20 states of success, the ends of 20

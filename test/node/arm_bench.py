@@ -61,7 +61,7 @@ class ArmBench:
         self.gripper = self.peer.create_publisher(JointState, "gripper/target", COMMAND)
         self.clients = {
             name: self.peer.create_client(Trigger, f"impedance_controller/{name}")
-            for name in ("home", "hold", "recover")
+            for name in ("home", "hold", "recover", "rearm")
         }
 
     def listen(self, *topics: str) -> None:

@@ -211,6 +211,21 @@ def test_hold_freezes_until_recover(bench: ArmBench) -> None:
         assert bench.until(lambda: bench.mode == "run")
 
 
+def test_rearming_ends_a_stop_and_never_a_hold(bench: ArmBench) -> None:
+    assert bench.drive(at(0.02), lambda: bench.mode == "run")
+    assert bench.until(lambda: bench.mode == "stopped")
+    assert bench.call("rearm").success
+    assert bench.until(lambda: bench.mode == "idle")
+    assert bench.call("hold").success
+    refused = bench.call("rearm")
+    assert not refused.success
+    assert "hold was asked for" in refused.message
+    bench.send(at(0.02))
+    assert bench.until(lambda: bench.counted("rejected.held") > 0)
+    assert bench.call("recover").success
+    assert bench.drive(at(0.02), lambda: bench.mode == "run")
+
+
 def test_a_reflex_shows_at_once_and_is_latched_until_recover(bench: ArmBench) -> None:
     bench.listen("/diagnostics")
     assert bench.drive(at(0.02), lambda: bench.mode == "run")

@@ -10,10 +10,10 @@ from rclpy.parameter import Parameter
 
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, Source
-from vla_rl_ros.core.types import Pose
+from vla_rl_ros.core.types import GripperState, Pose
 from vla_rl_ros.ros.action_codecs import decode_executed, encode_policy_action
 from vla_rl_ros.ros.channels import decode_channels, from_stamp
-from vla_rl_ros.ros.codecs import decode_pose
+from vla_rl_ros.ros.codecs import decode_pose, encode_gripper
 from vla_rl_ros.ros.nodes.intervention import InterventionNode
 
 pytestmark = pytest.mark.ros
@@ -225,6 +225,23 @@ def test_gripper_is_told_on_change_and_again_after_a_second(cell, gate) -> None:
     # Nobody proposes anything any more, and the hand is still told once per second.
     assert cell.until(lambda: len(widths(cell)) > 2)
     assert widths(cell)[2] == 0.0
+
+
+def test_a_hand_that_holds_something_wide_is_closed(cell, gate) -> None:
+    cell.is_sensing = False
+    cell.enter(Phase.RUNNING)
+
+    def begins_closed() -> bool:
+        held = GripperState(stamp_ns=cell.now_ns(), width_m=0.06, is_grasped=True)
+        cell.send("gripper/state", encode_gripper(held))
+        epoch = cell.episode.epoch
+        levels = [row.executed[6] for row in rows(cell) if row.epoch == epoch]
+        if levels and levels[0] == 1.0:
+            # The episode began before this was heard.
+            cell.enter(Phase.RUNNING, epoch + 1)
+        return levels[:1] == [0.0]
+
+    assert cell.until(begins_closed)
 
 
 def test_limits_change_live_and_the_anchor_never(cell, gate) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from std_srvs.srv import SetBool, Trigger
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, Source
 from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.hardware.spacemouse import SpaceMouse
 from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.channels import decode_channels, from_stamp, to_stamp
 from vla_rl_ros.ros.codecs import decode_pose
@@ -23,6 +25,7 @@ from vla_rl_ros.ros.nodes.intervention import InterventionNode
 
 pytestmark = pytest.mark.ros
 
+START, HOLD = "supervisor/start_episode", "impedance_controller/hold"
 TOPICS = ("arm/target_pose", "gripper/target", "action/executed", "/diagnostics")
 
 
@@ -40,8 +43,8 @@ class Operator:
         self.ticks: list[int] = []
         self._tick_ns = 0
         cell.create_service(SetBool, "supervisor/end_episode", self._end)
-        for name in ("supervisor/start_episode", "impedance_controller/hold"):
-            cell.create_service(Trigger, name, self._answer(name))
+        cell.create_service(Trigger, START, self._answer(START))
+        self.hold = cell.create_service(Trigger, HOLD, self._answer(HOLD))
 
     def push(self, *pressed: str, **axes: float) -> None:
         self.is_there, self.axes, self.pressed = True, axes, pressed
@@ -103,6 +106,13 @@ def bring_up(cell, operator):
     return make
 
 
+def report(stamp_ns, axes, *names, device="") -> Joy:
+    message = Joy(axes=axes, buttons=[int(name in names) for name in BUTTONS])
+    message.header.stamp = to_stamp(stamp_ns)
+    message.header.frame_id = device
+    return message
+
+
 def rows(cell, source=None):
     found = [decode_executed(message) for message in cell.heard["action/executed"]]
     return [row for row in found if source is None or row.source is source]
@@ -124,7 +134,7 @@ def test_a_hand_takes_over_lets_go_and_the_policy_goes_on(cell, operator, bring_
     cell.enter(Phase.RUNNING)
     assert cell.act_until(lambda: len(rows(cell, Source.VLA)) > 1)
     operator.push(y=1.0)
-    assert cell.act_until(lambda: len(rows(cell, Source.HUMAN)) > 3)
+    assert cell.act_until(lambda: len(rows(cell, Source.HUMAN)) > 6)
     assert targets(cell)[-1].position_m[1] > 0.005
     assert gate.diag.counted("takeovers") == 1
     human = rows(cell, Source.HUMAN)[-1]
@@ -181,6 +191,26 @@ def test_a_shadowed_policy_is_compared_and_never_drives(cell, operator, bring_up
     assert targets(cell)[-1].position_m[0] < HOME.position_m[0]
 
 
+@pytest.mark.parametrize("how", ["ended", "next", "stopped", "silent"])
+def test_the_tick_in_which_an_episode_ends_has_its_row(cell, operator, bring_up, how) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    operator.push(y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 0)
+    before = rows(cell)[-1].stamp_ns
+    end = {
+        "ended": lambda: cell.enter(Phase.ENDED),
+        "next": lambda: cell.enter(Phase.RUNNING, epoch=2),
+        "stopped": gate.trigger_deactivate,
+        "silent": lambda: setattr(cell, "is_supervised", False),
+    }[how]
+    end()
+    assert cell.until(lambda: rows(cell)[-1].stamp_ns > before)
+    last = rows(cell)[-1]
+    assert (last.source, last.epoch) == (Source.HUMAN, 1)
+    assert last.stamp_ns <= cell.now_ns()
+
+
 def test_presses_of_the_gripper_reach_the_hand(cell, operator, bring_up) -> None:
     bring_up()
     cell.enter(Phase.RUNNING)
@@ -201,6 +231,108 @@ def test_a_silent_publisher_is_let_go(cell, operator, bring_up) -> None:
     operator.is_there = False
     assert cell.until(lambda: gate.diag.counted("hand_silent") == 1)
     assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+
+
+@pytest.mark.parametrize("mode", ["demonstrate", "shadow"])
+def test_a_publisher_that_falls_silent_at_rest_is_let_go(cell, operator, bring_up, mode) -> None:
+    gate = bring_up(mode=mode)
+    cell.enter(Phase.RUNNING)
+    operator.push(y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    operator.push()
+    before = len(rows(cell, Source.HUMAN))
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > before + 5)
+    operator.is_there = False
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+    assert gate.diag.counted("hand_silent") == 1
+
+
+def test_of_two_publishers_the_first_counts_until_it_falls_silent(
+    cell, operator, bring_up
+) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    operator.push(y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    intruder = cell.create_publisher(Joy, "teleop/joy", 10)
+
+    names = ["gripper", "success"]
+
+    def intrude() -> None:
+        intruder.publish(report(cell.now_ns(), [0.0, -1.0, 0, 0, 0, 0], *names))
+
+    cell.create_timer(0.02, intrude)
+    assert cell.until(lambda: gate.diag.counted("rejected.joy.other") > 20)
+    assert not widths(cell)[1:]
+    assert not operator.asked
+    assert targets(cell)[-1].position_m[1] > 0
+    assert gate.diag.counted("takeovers") == 1
+    names.clear()
+    operator.is_there = False
+    assert cell.until(lambda: targets(cell)[-1].position_m[1] < 0)
+
+
+def test_reports_that_are_old_or_ahead_move_nothing(cell, operator, bring_up) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    for ahead_ns, reason in ((-400_000_000, "stale"), (200_000_000, "future")):
+
+        def is_counted(ahead_ns=ahead_ns, reason=reason) -> bool:
+            cell.send("teleop/joy", report(cell.now_ns() + ahead_ns, [1.0] * 6, "gripper"))
+            return gate.diag.counted(f"rejected.joy.{reason}") > 10
+
+        assert cell.until(is_counted)
+    assert cell.until(lambda: len(rows(cell, Source.HOLD)) > 2)
+    assert gate.diag.counted("takeovers") == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "malformed", "stale", "other"])
+def test_stop_silences_the_gate_until_the_next_episode_though_nobody_hears_it(
+    cell, operator, bring_up, kind
+) -> None:
+    gate = bring_up()
+    operator.hold.destroy()
+    cell.enter(Phase.RUNNING)
+    operator.push(y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    if kind == "plain":
+        operator.push("stop", y=0.5)
+    elif kind == "malformed":
+        cell.send("teleop/joy", report(cell.now_ns(), [float("nan")] * 6, "stop"))
+    elif kind == "stale":
+        cell.send("teleop/joy", report(cell.now_ns() - 10**9, [0.0] * 6, "stop"))
+    else:
+        cell.send("teleop/joy", report(cell.now_ns(), [0.0] * 6, "stop", device="b"))
+    assert cell.until(lambda: gate.diag.counted("pressed.stop") == 1)
+    operator.push(y=0.5)
+    # Some beats of the same episode, and what was under way before the press.
+    cell.until(lambda: False, timeout_s=0.3)
+    num_targets = len(targets(cell))
+    for _ in range(5):
+        cell.act()
+        cell.until(lambda: False, timeout_s=0.1)
+    assert len(targets(cell)) == num_targets
+    cell.enter(Phase.RUNNING, epoch=2)
+    assert cell.until(lambda: len(targets(cell)) > num_targets)
+
+
+def test_a_pushed_mouse_whose_driver_hangs_is_let_go(
+    cell, operator, bring_up, mouse, monkeypatch
+) -> None:
+    gate = bring_up(device="spacemouse", mode="demonstrate")
+    assert cell.until(lambda: mouse.is_connected)
+    cell.enter(Phase.RUNNING)
+
+    def is_driving() -> bool:
+        mouse.push((0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+        return len(rows(cell, Source.HUMAN)) > 3
+
+    assert cell.until(is_driving)
+    has_ended = threading.Event()
+    monkeypatch.setattr(SpaceMouse, "read", lambda *_: has_ended.wait(20.0) and None)
+    assert cell.until(lambda: gate.diag.counted("hand_silent") == 1)
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+    has_ended.set()
 
 
 def test_buttons_ask_the_supervisor_and_the_arm(cell, operator, bring_up) -> None:
@@ -225,7 +357,7 @@ def test_malformed_reports_are_counted_and_move_nothing(cell, operator, bring_up
     for axes, reason in (([0.5] * 3, "wrong_length"), ([float("nan")] * 6, "not_finite")):
 
         def is_counted(axes=axes, reason=reason) -> bool:
-            cell.send("teleop/joy", Joy(axes=axes))
+            cell.send("teleop/joy", report(cell.now_ns(), axes))
             return gate.diag.counted(f"rejected.joy.{reason}") > 2
 
         assert cell.until(is_counted)

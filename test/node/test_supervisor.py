@@ -30,6 +30,7 @@ from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
 from vla_rl_ros.ros.human_time import decode_human_time
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.nodes.supervisor import SupervisorNode
+from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
 from vla_rl_ros.ros.qos import EVENT, LATCHED, PUBLISHER_QOS
 from vla_rl_ros.ros.testing import spin_until
 
@@ -53,7 +54,7 @@ class StandIn(ManagedNode[Config]):
     def __init__(self, name: str, cell: Cell) -> None:
         super().__init__(name, Config, {"autostart": False})
         self.cell = cell
-        for service in ("home", "recover", "prepare", "reset", "check"):
+        for service in ("home", "recover", "rearm", "prepare", "reset", "check"):
             self.create_service(Trigger, f"~/{service}", self.answer(service))
 
     def answer(self, service: str):
@@ -89,6 +90,7 @@ class Cell:
         self.broken: set[str] = set()
         self.problem = ""
         self.mode = "idle"
+        self.controller_age_s = 0.0
         self.has_policy = True
         self.is_done = False
         self.states: list[EpisodeState] = []
@@ -128,7 +130,8 @@ class Cell:
         """What the rest of the graph would publish."""
         now_ns = self.user.get_clock().now().nanoseconds
         modes = {f"mode.{mode}": float(mode == self.mode) for mode in ("idle", "fault", "stopped")}
-        self.controller.publish(encode_channels(modes, now_ns))
+        stamp_ns = now_ns - int(self.controller_age_s * 1e9)
+        self.controller.publish(encode_channels(modes, stamp_ns))
         done = float(self.is_done)
         channels = {"success.probability": done, "success.decided": done}
         self.success.publish(encode_channels(channels, now_ns))
@@ -370,7 +373,59 @@ def test_a_pair_takes_turns_without_moving_the_arm_or_the_scene(executor) -> Non
         ("peg_out", ResetKind.NONE, "pull the peg out"),
         ("peg", ResetKind.NONE, "insert the peg"),
     ]
-    assert cell.calls.count("impedance_controller/recover") == 1
+    assert cell.calls.count("impedance_controller/rearm") == 1
+    assert "impedance_controller/recover" not in cell.calls
+
+
+def test_a_pair_does_not_undo_a_hold_that_was_not_heard_of(executor) -> None:
+    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.is_done = True
+    cell.until_phase(Phase.ENDED)
+    cell.is_done = False
+    cell.until_phase(Phase.IDLE)
+    cell.refusals["rearm"] = "hold was asked for: call recover first"
+    cell.calls.clear()
+    cell.ask("start_episode")
+    state = cell.until_phase(Phase.ENDED)
+    assert state.outcome is Outcome.FAULT
+    assert "hold was asked for" in state.reason
+    assert cell.calls == ["impedance_controller/rearm"]
+
+
+def test_an_arm_that_is_not_heard_of_is_not_taken_to_rest(executor) -> None:
+    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.is_done = True
+    cell.until_phase(Phase.ENDED)
+    cell.is_done = False
+    cell.until_phase(Phase.IDLE)
+    cell.controller_age_s = 5.0
+    cell.calls.clear()
+    cell.ask("start_episode")
+    state = cell.until_phase(Phase.ENDED)
+    assert "does not say that it rests" in state.reason
+    assert cell.calls == []
+
+
+def test_a_full_disk_ends_no_episode_and_is_shown(executor, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(RUN_DIR_VARIABLE, str(tmp_path / "gone"))
+    cell = Cell(executor)
+    reports: list[DiagnosticArray] = []
+    cell.user.create_subscription(DiagnosticArray, "/diagnostics", reports.append, EVENT)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.is_done = True
+    cell.until_phase(Phase.ENDED)
+    cell.until_phase(Phase.IDLE)
+    cell.until(
+        lambda: any("human time is not written down" in r.status[0].message for r in reports)
+    )
 
 
 def test_a_false_start_is_refused_and_the_cell_goes_on(executor) -> None:

@@ -22,6 +22,8 @@ class StubView:
     def __init__(self) -> None:
         self.pressed: list[str] = []
         self.answer = (True, "as you wish")
+        self.slow: set[str] = set()
+        self.waiting: list[Future[tuple[bool, str]]] = []
         self.brightness = 200
         self.state: dict[str, Any] = {
             "episode": {
@@ -78,8 +80,16 @@ class StubView:
             raise KeyError(button)
         self.pressed.append(button)
         future: Future[tuple[bool, str]] = Future()
-        future.set_result(self.answer)
+        if button in self.slow:
+            self.waiting.append(future)
+        else:
+            future.set_result(self.answer)
         return future
+
+    def answer_slow(self) -> None:
+        """Answer the presses of buttons in `slow`."""
+        while self.waiting:
+            self.waiting.pop().set_result(self.answer)
 
 
 @contextmanager

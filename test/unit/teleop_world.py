@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A gate with a human's hand on it and an arm that lags behind its reference."""
+"""A gate with a human's hand on it and an arm that lags behind its reference, and sags."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vla_rl_ros.core.gate import Gate
-from vla_rl_ros.core.geometry import interpolate_pose
+from vla_rl_ros.core.geometry import interpolate_pose, offset_pose
 from vla_rl_ros.core.intervention import Anchor, ExecutedAction, GateSettings, PolicyAction
 from vla_rl_ros.core.reference import ReferenceInterpolator, ReferenceLimits
 from vla_rl_ros.core.spec import ActionSpec
@@ -28,6 +28,7 @@ class TeleopWorld:
 
     anchor: Anchor = Anchor.MEASURED
     lag_s: float = 0.08
+    sag_m: float = 0.0
     phase_ns: int = 0
     hears_ticks: bool = True
     now_ns: int = T0
@@ -111,6 +112,9 @@ class TeleopWorld:
     def _arm_moves(self) -> None:
         reference = self.reference
         self.references.append((self.now_ns, reference))
+        if self.sag_m:
+            self.measured = offset_pose(reference, np.array([0, 0, -self.sag_m]), np.zeros(3))
+            return
         share = 1.0 - np.exp(-STEP_NS * 1e-9 / self.lag_s)
         self.measured = interpolate_pose(self.measured, reference, share)
 

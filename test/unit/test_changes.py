@@ -14,10 +14,10 @@ def test_values_take_the_type_of_their_field() -> None:
     found = changed(
         LearnerConfig(),
         "learner",
-        ["learner.hidden=32,16", "learner.xi_parts=1,0.5,0", "learner.grasp=true", "run.steps=3"],
+        ["learner.hidden=32,16", "learner.xi_parts=0,0.5,1", "learner.grasp=true", "run.steps=3"],
     )
     assert found.hidden == (32, 16)
-    assert found.xi_parts == (1.0, 0.5, 0.0)
+    assert found.xi_parts == (0.0, 0.5, 1.0)
     assert [type(part) for part in (*found.hidden, *found.xi_parts)] == [int] * 2 + [float] * 3
     assert found.grasp is True
 

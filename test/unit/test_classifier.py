@@ -188,6 +188,30 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(labels, tmp_path):
         train(tmp_path / "whole", labels, other)
 
 
+def test_a_kill_while_it_measures_leaves_what_was_there(labels, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    settings = dataclasses.replace(SETTINGS, steps=3)
+
+    def stop(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vla_rl_ros.learning.classifier_training.calibrated_threshold", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, labels, settings)
+        assert not (out / MANIFEST_NAME).exists()
+    train(out, labels, settings)
+    before = (out / MANIFEST_NAME).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("vla_rl_ros.learning.classifier_training.calibrated_threshold", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, labels, settings)
+    assert (out / MANIFEST_NAME).read_bytes() == before
+    SuccessModel(out)
+    train(out, labels, settings)
+    assert {path.name for path in out.iterdir()} == {MANIFEST_NAME, "model.onnx", "trainer.pt"}
+
+
 def test_the_frozen_tower_of_the_shipped_policy_serves_as_backbone(labels, tmp_path):
     from vla_rl_ros.policies.pi0.backend import SHIPPED
 

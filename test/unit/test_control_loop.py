@@ -118,6 +118,24 @@ def test_the_arm_follows_targets_and_stops_by_itself_in_silence() -> None:
     assert bench.arm.calls.count("start_impedance") == 2
 
 
+def test_rearming_leaves_the_arm_alone_and_a_hold_in_force() -> None:
+    bench = Bench()
+    bench.run(0.2, at(0.02))
+    bench.run(0.6)
+    assert bench.mode is ControlMode.STOPPED
+    bench.arm.calls.clear()
+    assert bench.controller.rearm().result(1.0).startswith("ready")
+    assert (bench.mode, bench.arm.calls) == (ControlMode.IDLE, [])
+    bench.controller.hold()
+    with pytest.raises(DeviceError, match="hold was asked for"):
+        bench.controller.rearm()
+    with pytest.raises(InvalidCommandError, match="held"):
+        bench.controller.submit_target(bench.arm.state().pose, bench.wall_ns())
+    assert bench.controller.recover().result(1.0)
+    bench.run(0.1, at(0.02))
+    assert bench.mode is ControlMode.RUN
+
+
 def test_reaction_times_and_latency_are_measured() -> None:
     bench = Bench()
     bench.run(0.3, at(0.02))

@@ -171,6 +171,26 @@ def test_a_hold_on_request_rests_and_refuses_until_recovery() -> None:
     assert x_of(follower, 0.32) == pytest.approx(0.02)
 
 
+def test_rearming_ends_a_stop_but_no_hold_and_no_fault() -> None:
+    follower = running()
+    with pytest.raises(DeviceError, match="still follows"):
+        follower.begin_rearming()
+    follower.leave(ControlMode.STOPPED)
+    follower.hold()
+    with pytest.raises(DeviceError, match="hold was asked for"):
+        follower.begin_rearming()
+    assert (follower.mode, follower.is_held) == (ControlMode.STOPPED, True)
+    assert follower.begin_recovery()
+    with pytest.raises(DeviceError, match="busy"):
+        follower.begin_rearming()
+    follower.fail("reflex: bump")
+    with pytest.raises(DeviceError, match="bump"):
+        follower.begin_rearming()
+    follower.leave(ControlMode.STOPPED)
+    follower.begin_rearming()
+    assert follower.mode is ControlMode.RECOVERING
+
+
 @pytest.mark.parametrize("mode", REJECTING)
 def test_no_target_is_followed_where_only_a_service_leads_out(mode: ControlMode) -> None:
     follower = running()

@@ -240,6 +240,44 @@ def test_two_recoveries_at_a_time_are_one_too_many() -> None:
     assert answers == [(False, "a recovery is already running")]
 
 
+def test_every_recovery_of_an_idle_cell_is_answered() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    answers: list[tuple[str, bool, str]] = []
+    for name in ("first", "second"):
+        cell.runner.ask_recover(lambda ok, text, name=name: answers.append((name, ok, text)))
+    assert answers == [("second", False, "a recovery is already running")]
+    with pytest.raises(EpisodeOrderError, match="a recovery is already running"):
+        cell.runner.ask_down(lambda ok, text: None)
+    cell.until(lambda: len(answers) == 2)
+    assert answers[1] == ("first", True, "recovered")
+    assert cell.recover_and_wait() == (True, "recovered")
+
+
+@pytest.mark.parametrize("num_ticks", [0, 1])
+@pytest.mark.parametrize("begin", ["ask_recover", "ask_down"])
+def test_a_supervisor_that_stops_answers_whoever_waits(begin: str, num_ticks: int) -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    getattr(cell.runner, begin)(lambda ok, text: cell.answers.append((ok, text)))
+    for _ in range(num_ticks):
+        cell.runner.tick()
+    cell.runner.close()
+    assert cell.answers == [(False, "the supervisor stops")]
+
+
+def test_a_fault_that_cuts_a_recovery_off_answers_it() -> None:
+    cell = Cell()
+    cell.until_phase(Phase.IDLE)
+    cell.runner.ask_recover(lambda ok, text: cell.answers.append((ok, text)))
+    cell.runner.tick()
+    cell.fault = "arm: reflex"
+    cell.runner.tick()
+    assert cell.answers == [(False, "arm: reflex")]
+    cell.answers.clear()
+    assert cell.recover_and_wait() == (True, "recovered")
+
+
 def test_the_operator_decides_only_while_an_episode_runs() -> None:
     cell = Cell(autorun=1)
     with pytest.raises(EpisodeOrderError, match="no episode runs"):

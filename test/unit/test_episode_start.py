@@ -30,6 +30,7 @@ class Cell:
     problems: list[str] = field(default_factory=list)
     rest: ArmRest = AT_REST
     gives_up: bool = False
+    refusal: str = ""
     now_s: float = 0.0
     has_simulator: bool = True
     task: str = ""
@@ -45,10 +46,11 @@ class Cell:
         self.calls.append("arrange")
         yield
 
-    def recover_arm(self) -> Steps[str]:
-        self.calls.append("recover")
+    def rearm(self) -> Steps[None]:
+        self.calls.append("rearm")
         yield
-        return "recovered"
+        if self.refusal:
+            raise StepError(self.refusal)
 
     def scene_problem(self, name: str) -> Steps[str]:
         self.calls.append(f"check {name}")
@@ -98,18 +100,24 @@ class Cell:
 class Judge:
     """Says the same again and again, after a word on the last episode."""
 
-    def __init__(self, word: bool | None, *, old: bool = False) -> None:
-        self.word, self.words = word, [old]
+    def __init__(self, *words: bool | None, old: bool = False) -> None:
+        """Another word for each check; the last one is repeated."""
+        self.coming, self.words = list(words), [old]
+        self.word: bool | None = None
+        self.num_forgotten = 0
 
     def forget_judgement(self) -> None:
         self.words = []
+        if self.num_forgotten % 2 == 0:
+            self.word = self.coming.pop(0) if len(self.coming) > 1 else self.coming[0]
+        self.num_forgotten += 1
 
     def is_done_now(self) -> bool | None:
         return self.words[-1] if self.words else self.word
 
 
 def moves(cell: Cell) -> list[str]:
-    return [call for call in cell.calls if call.split()[0] in ("home", "arrange", "recover")]
+    return [call for call in cell.calls if call.split()[0] in ("home", "arrange", "rearm")]
 
 
 def test_a_pair_touches_nothing_but_the_arms_readiness_between_its_episodes() -> None:
@@ -118,7 +126,7 @@ def test_a_pair_touches_nothing_but_the_arms_readiness_between_its_episodes() ->
     assert moves(cell) == ["home peg", "arrange"]
     cell.done("peg")
     assert cell.begin() is ResetKind.NONE
-    assert cell.calls == ["recover", "check peg_out"]
+    assert cell.calls == ["rearm", "check peg_out"]
 
 
 def test_a_scene_that_nobody_can_start_from_is_helped_at_once() -> None:
@@ -127,7 +135,7 @@ def test_a_scene_that_nobody_can_start_from_is_helped_at_once() -> None:
     cell.done("peg")
     cell.problems = ["the peg is not in the hole", "the peg is not in the hand"]
     assert cell.begin() is ResetKind.SCRIPTED
-    assert moves(cell) == ["recover", "home peg_out", "arrange"]
+    assert moves(cell) == ["rearm", "home peg_out", "arrange"]
     assert any("the peg is not in the hole" in call for call in cell.calls)
 
 
@@ -138,7 +146,7 @@ def test_a_scene_in_the_start_of_the_other_task_begins_with_that_one() -> None:
     cell.problems = ["the peg is not in the hole"]
     assert cell.begin() is ResetKind.NONE
     assert cell.task == "peg"
-    assert moves(cell) == ["recover"]
+    assert moves(cell) == ["rearm"]
     cell.done("peg")
     assert cell.begin() is ResetKind.NONE
     assert cell.task == "peg_out"
@@ -189,6 +197,15 @@ def test_a_held_arm_is_not_released_by_the_next_episode() -> None:
     assert moves(cell) == []
 
 
+def test_a_hold_that_was_not_heard_of_yet_is_found_by_the_controller() -> None:
+    cell = Cell(refusal="impedance_controller/rearm refused: hold was asked for")
+    cell.begin()
+    cell.done("peg")
+    with pytest.raises(StepError, match="hold was asked for"):
+        cell.begin()
+    assert cell.calls == ["rearm"]
+
+
 def test_an_arm_that_still_follows_is_waited_for_and_then_named() -> None:
     cell = Cell()
     cell.begin()
@@ -205,6 +222,23 @@ def test_the_judge_refuses_a_task_that_is_done_already() -> None:
         cell.begin("judge", Judge(True))
     assert cell.begin("judge", Judge(False, old=True)) is ResetKind.SCRIPTED
     assert cell.begin("judge", Judge(None, old=True)) is ResetKind.SCRIPTED
+
+
+def test_a_judge_that_sees_the_task_done_lets_the_undoing_one_begin() -> None:
+    cell = Cell(has_simulator=False)
+    cell.begin("judge", Judge(False))
+    cell.done("peg", Outcome.TIMEOUT)
+    assert cell.begin("judge", Judge(True)) is ResetKind.NONE
+    assert cell.task == "peg_out"
+    assert moves(cell) == ["rearm"]
+
+
+def test_a_judge_that_is_not_sure_has_a_pair_helped() -> None:
+    cell = Cell(has_simulator=False)
+    cell.begin("judge", Judge(False))
+    cell.done("peg", Outcome.TIMEOUT)
+    assert cell.begin("judge", Judge(True, False)) is ResetKind.SCRIPTED
+    assert cell.task == "peg"
 
 
 def test_the_operators_word_can_be_the_check() -> None:

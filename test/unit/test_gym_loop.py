@@ -235,11 +235,12 @@ def test_warm_up_wanders_around_the_base_within_the_bound(tmp_path):
     assert max(moved["warm_up"]) <= CONFIG.xi + 1e-6
 
 
-def test_warm_up_wanders_as_far_as_the_residual_may_go_one_day(tmp_path):
+@pytest.mark.parametrize("xi_start", [0.0, 0.01])
+def test_warm_up_wanders_as_far_as_the_residual_may_go_one_day(tmp_path, xi_start):
     run = GymTrainer(
-        tmp_path / "run", DOOR, CONFIG, RUN, ScheduleConfig(rule="ramp", xi_start=0.01)
+        tmp_path / "run", DOOR, CONFIG, RUN, ScheduleConfig(rule="ramp", xi_start=xi_start)
     )
-    assert run.state.learner.xi == pytest.approx(0.01)
+    assert run.state.learner.xi == pytest.approx(xi_start)
     run.run()
     lines = log_without_clock(tmp_path / "run")
     warm_up = {line["episode"] for line in lines if line.get("phase") == "warm_up"}

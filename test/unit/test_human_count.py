@@ -13,7 +13,7 @@ from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.data.bag_writer import BagWriter
-from vla_rl_ros.data.human_count import control_period_s, count_bags, total
+from vla_rl_ros.data.human_count import HumanCount, control_period_s, count_bags, total
 from vla_rl_ros.data.metadata import BagTopic, qos_text
 from vla_rl_ros.data.schemas import message_schema
 from vla_rl_ros.ros.human_time import encode_human_time, human_record
@@ -97,6 +97,37 @@ def test_a_session_adds_up(tmp_path: Path) -> None:
     assert (figures["ticks"], figures["human_ticks"]) == (16, 8)
     assert figures["intervention_rate"] == 0.5
     assert control_period_s(tmp_path / "e1") == 0.1
+
+
+def test_times_are_the_largest_of_each_launch_added_up() -> None:
+    def bag(
+        epoch: int, resetting_s: float, labelling_s: float, ticks: tuple[int, int] | None
+    ) -> HumanCount:
+        return HumanCount(
+            bag=Path(f"e{epoch}"),
+            rows=DriveCount(),
+            ledger=None,
+            resetting_s=resetting_s,
+            labelling_s=labelling_s,
+            epoch=epoch,
+            ledger_ticks=ticks,
+        )
+
+    first = [
+        bag(10, 5.0, 1.0, (0, 100)),
+        bag(11, 9.0, 1.0, (100, 150)),
+        bag(11, 9.5, 1.0, (100, 150)),
+    ]
+    silent = bag(12, 0.0, 0.0, None)
+    second = [bag(500, 2.0, 0.0, (0, 300)), bag(501, 4.0, 3.0, (300, 420))]
+    figures = total([*second, silent, *first], 0.1)
+    assert (figures["resetting_s"], figures["labelling_s"]) == (13.5, 4.0)
+    assert total([silent], 0.1)["resetting_s"] == 0.0
+
+
+def test_bags_say_what_their_ledger_had_counted(tmp_path: Path) -> None:
+    (count,) = count_bags([write(tmp_path / "e1", DRIVEN)])
+    assert (count.epoch, count.ledger_ticks) == (4, (0, 8))
 
 
 def test_what_cannot_be_counted_is_said(tmp_path: Path) -> None:

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger, Work
 from vla_rl_ros.core.intervention import Source
-from vla_rl_ros.ros.human_time import LedgerFile, decode_human_time, encode_human_time
+from vla_rl_ros.ros.human_time import (
+    HumanTimeKeeper,
+    LedgerFile,
+    decode_human_time,
+    encode_human_time,
+)
+from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
 
 P_NS = 100_000_000
 SOURCES = st.sampled_from(list(Source))
@@ -135,6 +141,28 @@ def test_the_file_survives_and_nonsense_in_it_is_told(tmp_path: Path) -> None:
         untouched = HumanLedger(0.1, window=3)
         assert "not a ledger" in file.load(untouched)
         assert untouched.time(0.0).session.ticks == 0
+    next(tmp_path.iterdir()).unlink()
+    (tmp_path / "human_ledger.json").mkdir()
+    assert "cannot be read" in file.load(HumanLedger(0.1, window=3))
     homeless = LedgerFile("")
     homeless.save(ledger)
     assert homeless.load(successor) == ""
+
+
+def test_a_full_disk_is_told_and_forgotten_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_DIR_VARIABLE, str(tmp_path))
+    keeper = HumanTimeKeeper(0.1, 3, lambda: 0.0)
+    assert keeper.problem == ""
+    with monkeypatch.context() as patch:
+
+        def full(*_: object, **__: object) -> int:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Path, "write_text", full)
+        keeper.save()
+    assert "No space left" in keeper.problem
+    keeper.save()
+    assert keeper.problem == ""
+    assert HumanTimeKeeper(0.1, 3, lambda: 0.0).problem == ""

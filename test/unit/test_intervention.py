@@ -100,6 +100,18 @@ def test_nine_metres_become_one_step_of_the_range() -> None:
     assert gate.target.position_m[0] == pytest.approx(0.52)
 
 
+def test_a_row_that_a_limit_pushed_out_of_the_range_is_cut_and_says_so() -> None:
+    gate = opened(replace(SETTINGS, anchor=Anchor.LAST_TARGET))
+    gate.accept(action(T0 + P), HOME)
+    # The arm was pushed away, and a target may lie no more than a step from it.
+    pushed = offset_pose(HOME, np.array([0.1, 0.0, 0.0]), np.zeros(3))
+    row = gate.accept(action(T0 + 2 * P), pushed)
+    assert row.limits == ("step", "range")
+    assert row.executed[0] == 0.02
+    assert gate.target is not None
+    assert gate.target.position_m[0] == pytest.approx(0.55)
+
+
 def test_targets_anchored_at_targets_never_run_away_from_the_arm() -> None:
     limits = ReferenceLimits()
     gate = opened(replace(SETTINGS, anchor=Anchor.LAST_TARGET, limits=limits))

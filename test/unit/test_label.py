@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -21,6 +23,7 @@ from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.learning.classifier_model import SuccessModel
 from vla_rl_ros.tools.label import add_episode
 from vla_rl_ros.tools.label_viewer import Review, make_server, view_in_terminal
+from vla_rl_ros.tools.loopback_http import PageHandler
 
 TICK_NS = 100_000_000
 
@@ -162,6 +165,13 @@ def test_other_tasks_cameras_and_damage_are_refused_by_name(tmp_path):
         LabelSet(tmp_path)
 
 
+def test_a_name_that_leads_out_of_the_set_is_refused(tmp_path):
+    labels = LabelSet(tmp_path / "set", "lift", CAMERAS)
+    with pytest.raises(ConfigError, match="no name for a file"):
+        add_episode(labels, frames(episode="../../x"), LabelRules(), None, 100, 100)
+    assert not labels.episodes
+
+
 @pytest.fixture
 def labels(tmp_path):
     made = LabelSet(tmp_path, "lift", CAMERAS)
@@ -246,6 +256,34 @@ def test_other_sites_cannot_label(page, kind, headers):
         page.post("/label", {"n": 0, "label": "skip"}, kind, **headers)
     assert refused.value.code == 403
     refused.value.close()
+
+
+@pytest.mark.parametrize("length", ["-1", "abc", "", "99999", "\u00b2"])
+def test_a_length_that_is_none_is_refused_at_once(page, length):
+    connection = http.client.HTTPConnection(*page.server.server_address[:2], timeout=5.0)
+    connection.putrequest("POST", "/label")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", length)
+    connection.endheaders()
+    assert connection.getresponse().status == 400
+    connection.close()
+
+
+def test_a_connection_that_says_nothing_is_closed(page, monkeypatch):
+    monkeypatch.setattr(PageHandler, "timeout", 0.02)
+    with socket.create_connection(page.server.server_address[:2], timeout=5.0) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_no_other_page_may_show_ours_in_a_frame(page):
+    with urllib.request.urlopen(f"{page.address}/", timeout=5) as answer:
+        text, headers = answer.read().decode(), answer.headers
+    policy = headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert headers["X-Frame-Options"] == "DENY"
+    nonce = policy.split("script-src 'nonce-")[1].split("'")[0]
+    assert f'<script nonce="{nonce}">' in text
+    assert "{{" not in text
 
 
 def test_other_sites_cannot_look(page):

@@ -18,7 +18,7 @@ from vla_rl_ros.data.label_frames import read_frames
 from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.data.metadata import BagTopic, qos_text
 from vla_rl_ros.data.schemas import message_schema
-from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker
+from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker, episodes
 from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.tools.cli import main
 
@@ -32,7 +32,6 @@ TOPICS = {
     "/episode/state": "diagnostic_msgs/msg/DiagnosticArray",
     "/teleop/joy": "sensor_msgs/msg/Joy",
 }
-NAMES = list(TOPICS)
 PX, FRAMES, FRAME_NS = 16, 90, 33_333_333
 END_FRAME, TRUE_FRAME = 70, 60
 
@@ -65,17 +64,27 @@ def joy(stamp_ns: int, pressed: str) -> bytes:
 
 
 def record(
-    directory: Path, *, outcome: str = "success", task: str = "lift", mark: str = ""
+    directory: Path,
+    *,
+    outcome: str = "success",
+    task: str = "lift",
+    mark: str = "",
+    marked=(40, 41),
+    start: int = 0,
+    name: str = "",
+    has_truth: bool = True,
 ) -> Path:
     topics = [
         BagTopic(name=n, type=k, schema=message_schema(k), qos=qos_text(depth=10))
         for n, k in TOPICS.items()
+        if has_truth or n != "/sim/success"
     ]
-    told = {"id": directory.name, "task": task, "outcome": outcome}
+    names = [topic.name for topic in topics]
+    told = {"id": name or directory.name, "task": task, "outcome": outcome}
     writer = BagWriter(directory, topics, {"episode": told}, KEEP)
 
     def write(name: str, stamp_ns: int, raw: bytes) -> None:
-        writer.write(NAMES.index(name), stamp_ns + 1000, stamp_ns, raw, 1)
+        writer.write(names.index(name), stamp_ns + 1000, stamp_ns, raw, 1)
 
     for number in range(FRAMES):
         now_ns = START_NS + number * FRAME_NS
@@ -86,12 +95,13 @@ def record(
         write("/gripper/state", now_ns, channels(now_ns, width))
         decided = float(number >= TRUE_FRAME and outcome == "success")
         success = {"success.probability": decided, "success.decided": decided}
-        write("/sim/success", now_ns, channels(now_ns, success))
+        if has_truth:
+            write("/sim/success", now_ns, channels(now_ns, success))
         is_over = number >= END_FRAME
-        phase = "ended" if is_over else "running"
+        phase = "ended" if is_over else "running" if number >= start else "ready"
         said = episode_state(now_ns, phase, outcome if is_over else "")
         write("/episode/state", now_ns, said)
-        pressed = mark if number in (40, 41) else ""
+        pressed = mark if number in marked else ""
         write("/teleop/joy", now_ns, joy(now_ns, pressed))
     return writer.finish()
 
@@ -109,6 +119,27 @@ def test_frames_of_all_cameras_come_at_a_steady_rate_with_what_is_known(tmp_path
     np.testing.assert_array_equal(seen.truth, numbers >= TRUE_FRAME)
     # Held down over two messages it was pressed once.
     assert [(m.name, m.stamp_ns) for m in seen.marks] == [("success", START_NS + 40 * FRAME_NS)]
+
+
+@pytest.mark.parametrize(
+    ("marked", "start", "found"),
+    [
+        ((0, 1, 2), 0, []),  # down since before the bag
+        ((0, 1, 40), 0, [40]),
+        ((10, 50), 20, [50]),  # of the reset before, and of the episode
+    ],
+)
+def test_only_a_press_while_the_episode_runs_is_a_word_on_it(tmp_path, marked, start, found):
+    path = record(tmp_path / "one", mark="success", marked=marked, start=start)
+    seen = read_frames(path, CAMERAS, buttons=BUTTONS)
+    assert [(mark.stamp_ns - START_NS) // FRAME_NS for mark in seen.marks] == found
+
+
+@pytest.mark.parametrize("name", ["../../x", "/x", "a/b", ".."])
+def test_a_name_that_leads_out_of_the_set_is_refused(tmp_path, name):
+    path = record(tmp_path / "one", name=name)
+    with pytest.raises(BagError, match="is no name for an episode"):
+        read_frames(path, CAMERAS)
 
 
 def test_a_bag_without_a_camera_is_refused_by_name(tmp_path):
@@ -150,6 +181,24 @@ def test_truth_of_the_simulator_labels_what_was_recorded_with_it(tmp_path, capsy
     assert {word.who for word in words} == {"truth"}
 
 
+def test_bad_bags_are_named_left_out_and_counted(tmp_path, capsys):
+    bags, out = tmp_path / "bags", tmp_path / "labels"
+    record(bags / "a_without_truth", has_truth=False)
+    record(bags / "b_good")
+    (bags / "c_damaged").mkdir()
+    (bags / "c_damaged/c.mcap").write_bytes(b"no bag")
+    whole = next(record(bags / "d_overwritten").glob("*.mcap"))
+    raw = bytearray(whole.read_bytes())
+    raw[200:-200] = bytes(len(raw) - 400)
+    whole.write_bytes(raw)
+    assert main(["label", str(bags), "--from-truth", "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["left_out"] == 3
+    assert LabelSet(out).episodes == {"b_good"}
+    for name in ("a_without_truth", "c_damaged", "d_overwritten"):
+        assert any("left out" in line and name in line for line in said.err.splitlines())
+
+
 @pytest.fixture(scope="module")
 def makers():
     made = {task: EpisodeMaker(task, None) for task in STAGED}
@@ -180,6 +229,14 @@ def test_a_watcher_ends_an_episode(makers):
 
     assert len(makers[Task.PEG].play("on_the_rim", 1, watch)) == 5
     assert seen[0] == ((128, 128, 3), (4,))
+
+
+def test_no_staged_episode_has_the_layout_of_a_policy_episode(makers):
+    played = list(episodes(makers[Task.PEG], 40, 50, 7))
+    own = {seed for kind, seed in played if kind == POLICY}
+    staged = {seed for kind, seed in played if kind != POLICY}
+    assert (len(own), len(staged)) == (40, 50)
+    assert not own & staged
 
 
 def test_unknown_kinds_and_missing_policies_are_refused(makers):

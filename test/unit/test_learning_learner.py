@@ -14,6 +14,11 @@ from hypothesis import strategies as st
 
 from vla_rl_ros.core.errors import ConfigError, LearningError
 from vla_rl_ros.learning.acting import ResidualActor, execute
+from vla_rl_ros.learning.gradient_steps import (
+    CONSERVATIVE_METRICS,
+    CRITIC_METRICS,
+    GradientSteps,
+)
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import PRESETS, LearnerConfig, preset
 
@@ -295,6 +300,75 @@ def test_parts_of_the_bound_hold_channels_back(config: LearnerConfig) -> None:
     learner.load(old)
     assert np.all(learner.bound == np.float32(0.4))
     assert np.all(ResidualActor(old).bound == np.float32(0.4))
+
+
+def test_target_entropy_is_that_of_the_channels_that_move() -> None:
+    config = dataclasses.replace(
+        SAC, xi_parts=(1.0, *(0.0,) * (A - 1)), entropy_per_dim=-0.5, actor_lr=0.0
+    )
+    learner = ResidualLearner(config, OBS, A, seed=0)
+    before = float(learner.nets.temperature.params[0])
+    metrics = learner.update(batch())
+    # Entropy is -log pi; where it is below the target, log alpha grows.
+    grew = float(learner.nets.temperature.params[0]) > before
+    assert grew == (-metrics["log_prob"] < -0.5)
+    # One channel of this deviation: three would have a log-probability below -1.
+    assert abs(metrics["log_prob"]) < 1.0
+
+
+def test_conservative_candidates_have_densities_of_the_channels_that_move() -> None:
+    config = dataclasses.replace(
+        small("calql"), algorithm="sac", xi_parts=(1.0, 0.0, 0.0), is_calibrated=False,
+        offline_target="base",
+    )  # fmt: skip
+    learner = ResidualLearner(config, OBS, A, seed=0)
+    learner.nets.critic.params.zero_()
+    rows = {name: torch.from_numpy(values) for name, values in batch().items()}
+    noise = {name: torch.zeros(3, B, A) for name in ("uniform", "now_many", "next_many")}
+    noise["subset"] = torch.arange(config.num_target_critics)
+    steps = GradientSteps(config, learner.nets, A)
+    found = steps.critic(rows, noise, is_conservative=True, is_offline=True)
+    # All values are zero, so the gap is that of the densities: uniform, and normal at its mean.
+    normal = np.exp(-config.initial_log_std) / np.sqrt(2.0 * np.pi)
+    gap = np.log((3 / 0.5 + 6 / normal) / 9)
+    names = (*CRITIC_METRICS, *CONSERVATIVE_METRICS)
+    assert found[names.index("conservative_gap")] == pytest.approx(
+        config.num_critics * gap, rel=1e-5
+    )
+
+
+def test_a_grasp_critic_has_no_part_of_the_bound() -> None:
+    with pytest.raises(ConfigError, match="let it end with 1"):
+        dataclasses.replace(preset("hil_serl"), xi_parts=(1.0, 1.0, 0.5))
+    dataclasses.replace(preset("hil_serl"), xi_parts=(1.0, 0.5, 1.0))
+
+
+def test_states_of_before_a_setting_existed_are_continued_and_adopted() -> None:
+    learner = ResidualLearner(SMALL, OBS, A, seed=0)
+    learner.update(batch())
+    state = learner.state_dict()
+    for name in ("xi_parts", "acting_tau"):
+        del state["config"][name]
+    del state["nets"]["xi_parts"]
+    again = ResidualLearner(SMALL, OBS, A, seed=1)
+    again.load_state_dict(state)
+    assert_same(again, learner)
+    assert torch.equal(again.nets.xi_parts, torch.ones(A))
+    slow = ResidualLearner(dataclasses.replace(SMALL, acting_tau=0.5), OBS, A, seed=1)
+    slow.adopt(state)
+    assert torch.equal(slow.nets.actor.target, learner.nets.actor.params)
+    bound = dataclasses.replace(SMALL, xi_parts=(1.0,) * (A - 1) + (0.0,))
+    with pytest.raises(ConfigError, match=r"xi_parts=\(\)"):
+        ResidualLearner(bound, OBS, A, seed=1).adopt(state)
+
+
+def test_the_widest_weights_reach_as_far_as_the_settings_allow() -> None:
+    config = dataclasses.replace(SMALL, xi=0.4, xi_parts=(1.0, 0.5, 0.0))
+    learner = ResidualLearner(config, OBS, A, seed=0)
+    learner.xi = 0.0
+    widest = ResidualActor(learner.widest_weights())
+    np.testing.assert_allclose(widest.bound, [0.4, 0.2, 0.0], rtol=1e-6)
+    assert ResidualActor(learner.weights()).bound.max() == 0.0
 
 
 def test_parts_of_the_bound_are_one_per_channel() -> None:

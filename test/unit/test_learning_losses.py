@@ -92,6 +92,15 @@ def test_log_probability_is_that_of_the_squashed_gaussian_and_ignores_xi() -> No
         torch.testing.assert_close(drawn.residual, xi * squashed)
 
 
+def test_channels_that_move_nothing_have_no_part_in_the_log_probability() -> None:
+    head, noise = normal(7, 6, seed=1), normal(7, 3, seed=2)
+    moved, bound = torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.1, 0.0, 0.2])
+    alone = sac.draw(head[:, [0, 2, 3, 5]], noise[:, [0, 2]], bound[[0, 2]])
+    together = sac.draw(head, noise, bound, moved)
+    torch.testing.assert_close(together.log_prob, alone.log_prob)
+    torch.testing.assert_close(together.residual[:, [0, 2]], alone.residual)
+
+
 def test_log_probability_stays_finite_far_out() -> None:
     head = torch.tensor([[30.0, -30.0, 0.0, 0.0]])
     drawn = sac.draw(head, torch.zeros(1, 2), torch.tensor(0.5))
@@ -151,7 +160,7 @@ def test_soft_maximum_by_hand() -> None:
     assert float(calql.log_sum_exp(q, None)) == pytest.approx(math.log((1 + 3) / 2))
     density = torch.tensor([[math.log(0.5)], [math.log(0.25)]])
     assert float(calql.log_sum_exp(q, density)) == pytest.approx(math.log((2 + 12) / 2))
-    assert calql.uniform_log_density(2) == pytest.approx(math.log(0.25))
+    assert float(calql.uniform_log_density(torch.tensor(2.0))) == pytest.approx(math.log(0.25))
 
 
 def test_penalty_is_the_gap_summed_over_critics() -> None:

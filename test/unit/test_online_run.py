@@ -15,6 +15,7 @@ from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.learning.acting import ResidualActor
 from vla_rl_ros.learning.actor_bytes import read_actor
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
+from vla_rl_ros.learning.gym_files import RunFiles
 from vla_rl_ros.learning.online_run import OnlineRun, Stage
 from vla_rl_ros.learning.online_settings import OnlineSettings
 from vla_rl_ros.learning.online_state import OnlineState
@@ -281,6 +282,24 @@ def test_a_run_of_other_settings_or_observations_is_not_continued(tmp_path: Path
     run.state.close()
     with pytest.raises(ConfigError, match=r"learner\.gamma"):
         begun(tmp_path, replace(CONFIG, gamma=0.9))
+
+
+def test_a_run_of_before_a_setting_existed_is_continued(tmp_path: Path) -> None:
+    schedule = replace(SCHEDULE, worse_p=0.04, return_p=0.04)
+    run = begun(tmp_path, schedule=schedule)
+    run.weights(0)
+    run.state.close()
+    values = RunFiles(tmp_path).read()
+    settings = json.loads(values["begun"])
+    for name in ("learner.xi_parts", "learner.acting_tau", "schedule.return_p"):
+        del settings[name]
+    for name in ("xi_parts", "acting_tau"):
+        del values["learner"]["config"][name]
+    del values["learner"]["nets"]["xi_parts"]
+    RunFiles(tmp_path).save({**values, "begun": json.dumps(settings)})
+    with pytest.raises(ConfigError, match=r"schedule\.return_p=0\.04"):
+        begun(tmp_path, schedule=replace(schedule, return_p=0.02))
+    begun(tmp_path, schedule=schedule).state.close()
 
 
 def test_metrics_show_values_of_transitions_that_never_change(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_page_shows_the_cell_and_presses_its_buttons(tab: Tab) -> None:
             "document.querySelector('[data-node=learner]').innerText"
         )
         assert tab.value("document.getElementById('alarm').offsetHeight") == 0
-        tab.until("document.querySelector('#cameras img').naturalWidth === 64")
+        tab.until("document.querySelector('#cameras img')?.naturalWidth === 64")
         for button in ("start", "success", "failure", "stop", "recover", "reset_done"):
             tab.click(f"button[data-press={button}]")
             tab.until("document.getElementById('said').textContent.includes('as you wish')")
@@ -47,6 +47,29 @@ def test_the_page_shows_the_cell_and_presses_its_buttons(tab: Tab) -> None:
         tab.click("button[data-press=success]")
         tab.until("document.getElementById('said').textContent.includes('REFUSED, the cell')")
     assert tab.complaints == []
+
+
+def test_presses_that_wait_never_bar_the_stop(tab: Tab) -> None:
+    view = StubView()
+    view.slow = {"start", "success", "failure", "recover", "reset_done"}
+    with serving(view) as server:
+        tab.open(server.url)
+        tab.until("document.getElementById('phase').textContent === 'running'")
+        for button in sorted(view.slow):
+            for _ in range(3):
+                tab.click(f"button[data-press={button}]")
+            assert tab.value(f"document.querySelector('[data-press={button}]').disabled")
+        for count in (1, 2):
+            tab.click("button[data-press=stop]")
+            tab.until("document.getElementById('said').textContent.includes('STOP')")
+            tab.until("document.getElementById('said').textContent.includes('as you wish')")
+            assert view.pressed.count("stop") == count
+            assert not tab.value("document.querySelector('[data-press=stop]').disabled")
+            tab.value("document.getElementById('said').textContent = ''")
+        assert sorted(set(view.pressed) - {"stop"}) == sorted(view.slow)
+        assert len(view.pressed) == len(view.slow) + 2
+        view.answer_slow()
+        tab.until("document.querySelectorAll('button:disabled').length === 0")
 
 
 def test_silence_prompts_and_a_dead_server_are_shown(tab: Tab) -> None:
@@ -121,6 +144,6 @@ def test_a_page_of_somebody_else_neither_reads_nor_presses(tab: Tab) -> None:
 def test_a_picture_of_the_page_can_be_taken(tab: Tab, tmp_path: Path) -> None:
     with serving(StubView()) as server:
         tab.open(server.url)
-        tab.until("document.querySelector('#cameras img').naturalWidth === 64")
+        tab.until("document.querySelector('#cameras img')?.naturalWidth === 64")
         tab.screenshot(tmp_path / "page.png")
         assert (tmp_path / "page.png").stat().st_size > 10_000

@@ -318,7 +318,7 @@ def test_batches_are_symmetric_once_both_buffers_have_something(tmp_path):
 def test_interventions_are_drawn_alone_with_the_sums_of_their_episode(tmp_path):
     rows = LAYOUT.pack(episode(np.random.default_rng(8), [0.0, 0.0, 0.0, 1.0]))
     rows["source"][1] = 2
-    replay = open_replay(tmp_path, only_demos=True)
+    replay = open_replay(tmp_path)
     replay.append(as_demonstration(rows, only_human=True))
     found = replay.gather(np.arange(len(replay)))
     np.testing.assert_array_equal(found["obs"], rows["obs"][1:2])

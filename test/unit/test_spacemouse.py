@@ -13,6 +13,7 @@ import pytest
 from unit.hid_samples import mouse_at
 
 from vla_rl_ros.core.errors import DeviceError
+from vla_rl_ros.hardware.protocols import SixDofReport
 from vla_rl_ros.hardware.sixdof_reader import HandSample, SixDofReader
 from vla_rl_ros.hardware.spacemouse import SpaceMouse
 from vla_rl_ros.sim.hid_mouse import MODELS
@@ -117,6 +118,55 @@ def test_missing_packages_are_named(plugged, monkeypatch) -> None:
         SpaceMouse().open()
 
 
+class BrokenDevice:
+    """Reports once that it is pushed, and then fails in a way that nobody foresaw."""
+
+    name = "broken"
+
+    def __init__(self) -> None:
+        self.num_opened = 0
+        self.trail: list[str] = []
+        self._reports: list[SixDofReport] = []
+
+    def open(self) -> None:
+        self.num_opened += 1
+        if self.num_opened == 2:
+            raise OSError("busy")
+        self._reports = [SixDofReport(axes=np.ones(6))]
+
+    def read(self, timeout_s: float) -> SixDofReport:
+        if not self._reports:
+            raise ZeroDivisionError
+        return self._reports.pop()
+
+    def forget(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        self.trail.append("closed")
+        raise RuntimeError("cannot be closed")
+
+
+def test_whatever_a_driver_raises_the_loss_is_told_first_and_it_is_looked_for_again() -> None:
+    device = BrokenDevice()
+    is_back = threading.Event()
+    samples: list[HandSample] = []
+
+    def on_sample() -> None:
+        taken = reader.take()
+        samples.extend(taken)
+        device.trail.extend("lost" if sample.is_lost else "pushed" for sample in taken)
+        if len(samples) >= 3:
+            is_back.set()
+
+    reader = SixDofReader(device, on_sample, reopen_s=0.01)
+    reader.start()
+    assert is_back.wait(5.0)
+    assert reader.stop()
+    assert device.trail[:4] == ["pushed", "lost", "closed", "pushed"]
+    assert not samples[1].axes.any()
+
+
 class Ear:
     """Collects what a reader says, and waits for it."""
 
@@ -159,9 +209,10 @@ def test_a_broken_link_lets_go_and_a_press_behind_it_counts(plugged, ear) -> Non
     assert ear.until(near(np.zeros(6)))
     assert 0.1e9 < ear.samples[-1].stamp_ns - pushed_ns < 0.5e9
     assert not ear.samples[-1].pressed
-    assert not ear.samples[-1].is_lost
+    assert ear.samples[-1].is_lost
     plugged.push(HALF)
     assert ear.until(near(HALF))
+    assert not ear.samples[-1].is_lost
     assert not ear.samples[-1].pressed
     plugged.press("LEFT")
     assert ear.until(lambda samples: "LEFT" in samples[-1].pressed)

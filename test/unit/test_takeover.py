@@ -13,12 +13,17 @@ from unit.teleop_world import HOME, SPEC, STEP_NS, T0, P, TeleopWorld
 
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.geometry import angle_between_rad, offset_pose
-from vla_rl_ros.core.intervention import NO_STEP, Anchor, Source
+from vla_rl_ros.core.intervention import NO_STEP, Anchor, PolicyAction, Source
 from vla_rl_ros.core.takeover import SLIP_M, SLIP_RAD
 
 JUMP_M, JUMP_RAD = 0.002, math.radians(0.5)
 FORTH = np.array([0.01, 0, 0, 0, 0, 0, 1.0])
 STILL = np.zeros(6)
+
+
+def proposal(stamp_ns: int) -> PolicyAction:
+    world = TeleopWorld(policy=FORTH)
+    return world.proposal(stamp_ns)
 
 
 def left(speed: float = 1.0) -> np.ndarray:
@@ -121,11 +126,147 @@ def test_a_pushing_arm_goes_on_pushing_and_lets_up_slowly() -> None:
         depth_m = HOME.position_m[2] - world.reference.position_m[2]
         assert depth_m > 0.015
         world.policy, world.hand = None, STILL
+        world.run(0.5)
+        assert HOME.position_m[2] - world.reference.position_m[2] == pytest.approx(depth_m)
+        world.hand = left(0.1)
         world.run(0.105)
         given_up_m = depth_m - (HOME.position_m[2] - world.reference.position_m[2])
         assert 0.5 * SLIP_M < given_up_m <= JUMP_M
         world.run(4.0)
-        assert world.reference.position_m == pytest.approx(HOME.position_m, abs=1e-6)
+        assert world.reference.position_m[2] == pytest.approx(HOME.position_m[2], abs=1e-6)
+
+
+@pytest.mark.parametrize("anchor", list(Anchor))
+@pytest.mark.parametrize("before", ["nobody", "policy", "hand"])
+def test_under_a_resting_hand_an_arm_that_sags_does_not_creep(anchor: Anchor, before: str) -> None:
+    world = TeleopWorld(anchor=anchor, sag_m=0.004)
+    world.policy = FORTH if before == "policy" else None
+    world.hand = left() if before == "hand" else None
+    world.run(0.33)
+    world.policy, world.hand = None, STILL
+    world.run(0.02)
+    begin = world.reference
+    world.run(10.0)
+    assert np.linalg.norm(world.reference.position_m - begin.position_m) < 1e-3
+    assert angle_between_rad(world.reference.quat_xyzw, begin.quat_xyzw) < 1e-3
+
+
+def test_pressing_the_gripper_alone_does_not_move_an_arm_that_sags() -> None:
+    world = TeleopWorld(sag_m=0.004)
+    world.policy = FORTH
+    world.run(0.33)
+    world.policy = None
+    world.run(0.12)
+    begin = world.reference
+    # A press has the arm for `release_after_s`, without any deflection.
+    for _ in range(10):
+        world.hand = STILL
+        world.run(0.01)
+        world.gate.gripper.press()
+        world.run(0.3)
+        world.hand = None
+        world.run(0.7)
+    assert world.gate.gripper.is_open is not None
+    assert np.linalg.norm(world.reference.position_m - begin.position_m) < 1e-3
+
+
+@pytest.mark.parametrize("taken_s", [0.01, 0.05, 0.085])
+def test_a_takeover_within_one_tick_has_a_row_of_its_own(taken_s: float) -> None:
+    world = TeleopWorld()
+    world.policy = FORTH
+    world.run(0.3 + taken_s)
+    world.hand = left()
+    world.run(0.01)
+    world.hand = None
+    world.run(0.5)
+    text = sources(world)
+    assert text.count("h") == 1
+    assert text.strip("v") == "h"
+    assert np.all(np.diff(stamps(world)) == P)
+
+
+@pytest.mark.parametrize("who", ["hand", "policy", "nobody"])
+def test_after_the_clock_was_set_back_rows_and_actions_go_on(who: str) -> None:
+    gate, back_ns = TeleopWorld().gate, 5 * 36 * P
+    now_ns, num_rows, sag = T0, [], np.array([0, 0, -0.004])
+    for step in range(120):
+        now_ns = T0 + step * 10_000_000 - (back_ns if step >= 60 else 0)
+        made = 0
+        measured = HOME if gate.target is None else offset_pose(gate.target, sag, np.zeros(3))
+        while (row := gate.hold(now_ns, measured)) is not None:
+            assert step < 60 or abs(row.stamp_ns - now_ns) <= 2 * P
+            made += 1
+        if who == "hand":
+            gate.take_over(now_ns, measured)
+            gate.steer(STILL, now_ns, measured)
+            assert gate.target is not None
+            assert gate.target.position_m == pytest.approx(HOME.position_m, abs=1e-3)
+        elif who == "policy" and step % 10 == 0:
+            gate.accept(proposal(now_ns), measured)
+            made += 1
+        num_rows.append(made)
+    assert sum(num_rows[:60]) >= 4
+    assert 4 <= sum(num_rows[60:]) <= 7
+
+
+def test_setting_the_clock_back_does_not_move_the_reference_of_a_human() -> None:
+    gate = TeleopWorld().gate
+    gate.take_over(T0, HOME)
+    for step in range(25):
+        now_ns = T0 + step * 10_000_000
+        gate.hold(now_ns, HOME)
+        gate.steer(left(), now_ns, HOME)
+    before = gate.target
+    assert before is not None
+    now_ns -= 3600 * 10 * P
+    gate.hold(now_ns, HOME)
+    gate.steer(STILL, now_ns, HOME)
+    assert gate.target is not None
+    assert gate.target.position_m == pytest.approx(before.position_m, abs=1e-9)
+
+
+def test_closing_gives_out_the_tick_that_a_human_drives() -> None:
+    world = TeleopWorld(lag_s=1e-4)
+    world.hand = left()
+    world.run(0.45)
+    row = world.gate.close(world.now_ns)
+    assert row is not None
+    assert row.source is Source.HUMAN
+    assert row.stamp_ns == world.rows[-1].stamp_ns + P
+    assert row.stamp_ns <= world.now_ns
+    # As far as it went.
+    assert 0.3 < row.executed[1] / left()[1] < 0.6
+    assert world.gate.epoch is None
+    assert world.gate.close(world.now_ns) is None
+
+
+def test_closing_gives_out_nothing_where_the_row_is_out_or_not_due() -> None:
+    world = TeleopWorld()
+    world.policy = FORTH
+    world.run(0.34)
+    world.hand = left()
+    world.run(0.02)
+    assert world.gate.close(world.now_ns) is None
+    other = TeleopWorld()
+    other.policy = FORTH
+    other.run(0.34)
+    assert other.gate.close(other.now_ns) is None
+
+
+def test_rows_stay_in_the_range_and_say_that_they_were_cut() -> None:
+    for hand in (None, left()):
+        world = TeleopWorld(sag_m=0.03)
+        world.hand = left()
+        world.run(0.45)
+        world.hand = None
+        world.run(0.02)
+        world.hand, world.policy = hand, FORTH
+        begin = len(world.rows)
+        world.run(0.35)
+        cut = [row for row in world.rows[begin:] if "range" in row.limits]
+        assert {row.source for row in cut} >= {Source.VLA if hand is None else Source.HUMAN}
+        for row in cut:
+            assert np.all(np.abs(SPEC.to_normalised(row.executed)) <= 1.0 + 1e-9)
 
 
 def test_a_hand_that_stops_does_not_pull_the_reference_back() -> None:

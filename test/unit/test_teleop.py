@@ -148,14 +148,51 @@ def test_a_lost_device_is_let_go_at_once() -> None:
     assert not command.increment.any()
 
 
-def test_malformed_axes_change_nothing() -> None:
+@pytest.mark.parametrize(
+    ("engage_after_s", "reports", "expected"),
+    [
+        (0.0, [(0.0, 0.5)], [True]),
+        (0.0, [(0.0, 0.09)], [False]),
+        (0.1, [(0.0, 0.5), (0.05, 0.5), (0.1, 0.5)], [False, False, True]),
+        # A knock: what went back below the threshold begins anew.
+        (0.1, [(0.0, 0.5), (0.08, 0.0), (0.1, 0.5), (0.15, 0.5)], [False] * 4),
+        (0.1, [(0.0, 0.5), (0.08, 0.09), (0.1, 0.5), (0.2, 0.5)], [False, False, False, True]),
+        # Once he has the arm, less is enough to keep it.
+        (0.1, [(0.0, 0.5), (0.1, 0.5), (0.2, 0.07), (9.0, 0.07)], [False, True, True, True]),
+    ],
+)
+def test_he_takes_over_when_the_deflection_has_lasted(
+    engage_after_s: float, reports: list[tuple[float, float]], expected: list[bool]
+) -> None:
+    teleop = Teleop(TeleopConfig(engage_after_s=engage_after_s), SPEC)
+    found = []
+    for now_s, x in reports:
+        teleop.update(pushed(x=x), NO_BUTTON, now_s)
+        command = teleop.command(now_s)
+        assert command.increment.any() == command.is_driving
+        found.append(command.is_driving)
+    assert found == expected
+
+
+def test_a_loss_begins_the_time_to_take_over_anew() -> None:
+    teleop = Teleop(TeleopConfig(engage_after_s=0.1), SPEC)
+    teleop.update(pushed(x=0.5), NO_BUTTON, 0.0)
+    assert teleop.is_pushed
+    teleop.lost()
+    assert not teleop.is_pushed
+    teleop.update(pushed(x=0.5), NO_BUTTON, 0.2)
+    assert not teleop.command(0.2).is_driving
+
+
+def test_malformed_axes_change_no_deflection_and_hide_no_press() -> None:
     teleop = Teleop(TeleopConfig(), SPEC)
     teleop.update(pushed(y=0.5), NO_BUTTON, 0.0)
-    for axes in ([0.1] * 5, [float("nan")] * 6):
+    for axes in ([0.1] * 5, [], [float("nan")] * 6):
         with pytest.raises(InvalidCommandError):
             teleop.update(axes, pressed("stop"), 0.1)
+        assert teleop.presses.take("stop") == 1
+        teleop.update(pushed(y=0.5), NO_BUTTON, 0.1)
     assert teleop.command(0.1).increment[1] == pytest.approx(0.01)
-    assert teleop.presses.take("stop") == 0
     teleop.update([9.0, 0, 0, 0, 0, 0, 7.0], NO_BUTTON, 0.2)
     assert teleop.command(0.2).increment[0] == pytest.approx(0.02)
 

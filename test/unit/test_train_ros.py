@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -70,3 +72,13 @@ def test_stored_ticks_are_those_on_disk_each_counted_once(tmp_path: Path) -> Non
     log.append(rows)
     log.close()
     assert stored_ticks(tmp_path) == {5: {10, 20}, 6: {30}}
+
+
+def test_counts_without_an_episode_are_valid_json() -> None:
+    from vla_rl_ros.tools.ros_audit import Audit
+
+    figures = Audit(MagicMock()).latest(20)
+    assert figures == {
+        "episodes": 0, "success": None, "true_success": None, "intervention_rate": None
+    }  # fmt: skip
+    json.dumps(figures, allow_nan=False)

@@ -78,6 +78,8 @@ def test_mistakes_are_refused_by_name():
         Vice(GOALS, SEEN[:, :1])
     with pytest.raises(ConfigError, match="observations have shape"):
         trained(1).update(SEEN[:, :1])
+    with pytest.raises(ConfigError, match="there are no negatives"):
+        trained(1).update(SEEN[:0])
     with pytest.raises(ConfigError, match="n_step=5"):
         check_learner(LearnerConfig())
     with pytest.raises(ConfigError, match="Cal-QL"):

@@ -62,7 +62,7 @@ class EpisodeState:
     Attributes:
         phase: Present phase.
         episode_id: Unique and sortable; empty before the first episode.
-        epoch: Bumped at each reset and takeover; chunks of older epochs are dropped.
+        epoch: Bumped where an episode begins; chunks of older epochs are dropped.
         task: Task name.
         instruction: What the policy is told.
         seed: Seed of this episode's reset.

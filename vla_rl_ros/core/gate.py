@@ -28,7 +28,7 @@ from vla_rl_ros.core.intervention import (
 from vla_rl_ros.core.reference import limit_target
 from vla_rl_ros.core.residual import clip_action
 from vla_rl_ros.core.row_grid import RowGrid
-from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
+from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX, ActionSpec
 from vla_rl_ros.core.takeover import Approach, HumanTick, ReferenceMirror
 from vla_rl_ros.core.types import FloatArray, Pose
 
@@ -48,6 +48,7 @@ class Gate:
         self._mirror = ReferenceMirror(self._period_ns)
         self._grid = RowGrid(self._period_ns)
         self._epoch: int | None = None
+        self._tick: HumanTick | None = None
         self.close()
 
     @property
@@ -73,24 +74,36 @@ class Gate:
         self._epoch = epoch
         self._grid.open(now_ns)
 
-    def close(self) -> None:
-        """Let nothing through and forget the target, the gripper's state and the human."""
+    def close(self, now_ns: int | None = None) -> ExecutedAction | None:
+        """Let nothing through and forget the target, the gripper's state and the human.
+
+        Args:
+            now_ns: Present time; left out where nobody wants the last row.
+
+        Returns:
+            The row of the tick that a human drives now, as far as it went; it would be lost, as it
+            has no row before it ends.
+        """
+        row, tick = None, self._tick
+        if now_ns is not None and tick is not None and tick.is_counted and tick.stamp_ns <= now_ns:
+            row = self._human_row(tick, now_ns)
         self._epoch = None
         self._grid.open(0)
         self._action_ns: int | None = None
         self._chunk_id = 0
         self.is_human = False
-        self._tick: HumanTick | None = None
+        self._tick = None
         self._proposal: PolicyAction | None = None
         self.interrupt()
         self.gripper.reset()
+        return row
 
     def interrupt(self) -> None:
         """Forget the target: nothing is repeated, and the next one starts at the measured pose."""
         self.target = None
         self._mirror.forget()
         self._approach = Approach() if self.is_human else None
-        self._was_human = self._is_still = False
+        self._was_human = False
         if self._tick is not None:
             self._tick.origin = None
 
@@ -129,6 +142,7 @@ class Gate:
         target, acted = limit_target(target, measured, settings.limits)
         if acted or anchor is not origin:
             wanted = np.concatenate([*pose_increment(target, origin), wanted[GRIPPER_INDEX:]])
+        wanted, clipped = _in_range(wanted, settings.spec)
         self._aim(target, measured, action.stamp_ns)
         self.gripper.update(float(wanted[GRIPPER_INDEX]))
         self._action_ns = action.stamp_ns
@@ -144,7 +158,7 @@ class Gate:
             residual=action.residual,
             chunk_id=action.chunk_id,
             chunk_step=action.chunk_step,
-            limits=limits + acted,
+            limits=tuple(dict.fromkeys((*limits, *acted, *clipped))),
         )
 
     def note(self, action: PolicyAction) -> None:
@@ -170,7 +184,7 @@ class Gate:
             raise InvalidCommandError("not_running", "no episode runs")
         if self.is_human:
             return
-        self.is_human = self._was_human = self._is_still = True
+        self.is_human = self._was_human = True
         self._approach = Approach()
         tick = self._tick
         if tick is not None:
@@ -196,12 +210,11 @@ class Gate:
         if tick.origin is None:
             # The pose was lost meanwhile, and with it what the reference was.
             tick.rest(measured)
-        is_still = not increment.any()
-        if is_still and not self._is_still:
-            # A hand that stops does not ask for the way back to the arm.
+        if not increment.any():
+            # A hand at rest does not ask for the way back to the arm. An arm that sags below its
+            # reference would be followed down for as long as the hand rests.
             tick.rest(None)
             self._approach = Approach()
-        self._is_still = is_still
         limits = self.settings.limits
         target = offset_pose(
             self._mirror.at(now_ns) or measured,
@@ -241,6 +254,7 @@ class Gate:
         """
         if self._epoch is None:
             return None
+        self._follow_clock(now_ns, measured)
         while (tick := self._tick) is not None:
             if now_ns < tick.stamp_ns + self._period_ns:
                 return None
@@ -254,6 +268,18 @@ class Gate:
         stamp_ns = self._grid.caught_up(stamp_ns, now_ns)
         origin = None if measured is None else self._origin(measured)
         return self._row(Source.HOLD, stamp_ns, self.target, origin)
+
+    def _follow_clock(self, now_ns: int, measured: Pose | None) -> None:
+        """Begin the grid anew where the clock was set back, or no row would come for as long."""
+        tick = self._tick
+        if not self._grid.is_ahead(now_ns, None if tick is None else tick.stamp_ns):
+            return
+        self._grid.open(now_ns)
+        self._mirror.set_clock(now_ns)
+        self._action_ns = None
+        if tick is not None:
+            stamp_ns = self._grid.after(now_ns - self._period_ns)
+            self._begin_tick(stamp_ns, now_ns, measured)
 
     def _note_row(self, stamp_ns: int) -> None:
         self._grid.row_ns = stamp_ns
@@ -295,7 +321,9 @@ class Gate:
 
     def _end_tick(self, tick: HumanTick, now_ns: int, measured: Pose | None) -> None:
         self._tick = None
-        if self.is_human:
+        # A takeover that was over within a tick of the policy has the next one: only by a row of
+        # a human do the others learn that what they had planned is void.
+        if self.is_human or not tick.is_counted:
             next_ns = self._grid.after(tick.stamp_ns)
             self._begin_tick(self._grid.caught_up(next_ns, now_ns), now_ns, measured)
             if self._approach is not None:
@@ -303,8 +331,8 @@ class Gate:
 
     def _human_row(self, tick: HumanTick, now_ns: int) -> ExecutedAction:
         row = self._row(Source.HUMAN, tick.stamp_ns, self._mirror.at(now_ns), tick.origin)
-        executed = clip_action(row.executed, self.settings.spec)
-        row = replace(row, executed=executed, limits=tick.limits)
+        executed, clipped = _in_range(row.executed, self.settings.spec)
+        row = replace(row, executed=executed, limits=(*tick.limits, *clipped))
         proposal = self._proposal
         if proposal is None or 2 * abs(proposal.stamp_ns - tick.stamp_ns) >= self._period_ns:
             return row
@@ -350,3 +378,12 @@ class Gate:
         )
         if is_flood or (self._grid.row_ns is not None and action.stamp_ns <= self._grid.row_ns):
             raise InvalidCommandError("out_of_order", f"stamp {action.stamp_ns}")
+
+
+def _in_range(executed: FloatArray, spec: ActionSpec) -> tuple[FloatArray, tuple[str, ...]]:
+    """What a row says, within the range, and ``("range",)`` where that is not what was done.
+
+    A target near the reference may lie further from the measured pose than an action reaches.
+    """
+    clipped = clip_action(executed, spec)
+    return clipped, ("range",) if float(np.abs(clipped - executed).max()) > 1e-9 else ()

@@ -6,6 +6,8 @@ from __future__ import annotations
 from vla_rl_ros.core.ticks import nearest_index
 
 MAX_CATCH_UP_TICKS = 10
+_CLOCK_STEP_NS = 100_000_000
+"""Twice what a proposal may be ahead of the clock without the clock having been set."""
 
 
 class RowGrid:
@@ -32,8 +34,20 @@ class RowGrid:
 
     def next_ns(self) -> int:
         """Stamp of the row after the newest one."""
-        last_ns = self._opened_ns if self.row_ns is None else self.row_ns
-        return self.after(last_ns)
+        return self.after(self._last_ns())
+
+    def is_ahead(self, now_ns: int, tick_ns: int | None) -> bool:
+        """Whether the clock was set back by more than a period.
+
+        Args:
+            now_ns: Present time.
+            tick_ns: Stamp of a tick that lasts, None without one.
+        """
+        newest_ns = self._last_ns() if tick_ns is None else max(self._last_ns(), tick_ns)
+        return newest_ns - now_ns > max(self.period_ns, _CLOCK_STEP_NS)
+
+    def _last_ns(self) -> int:
+        return self._opened_ns if self.row_ns is None else self.row_ns
 
     def after(self, stamp_ns: int) -> int:
         """The tick that follows one, on the actor's grid where that is known."""

@@ -63,6 +63,12 @@ class ReferenceMirror:
             self._interpolator.set_target(target, now_s, self._period_s, limits)
             self._target = target
 
+    def set_clock(self, now_ns: int) -> None:
+        """The clock was set; the arm, whose own goes on, is taken to be at its target."""
+        if self._interpolator is not None:
+            self._interpolator.reset(self._interpolator.goal)
+            self._origin_ns = now_ns
+
     def at(self, now_ns: int) -> Pose | None:
         """The reference, None when it is not known."""
         if self._interpolator is None:

@@ -72,6 +72,14 @@ class TeleopConfig:
         high=1.0,
         live=True,
     )
+    engage_after_s: float = param(
+        0.0,
+        doc="How long that deflection must last before he takes over; 0 for at once.",
+        unit="s",
+        low=0.0,
+        high=1.0,
+        live=True,
+    )
     release_threshold: float = param(
         0.05, doc="Deflection below which he has let go.", low=0.0, high=1.0, live=True
     )
@@ -238,14 +246,20 @@ class Teleop:
         self._axes: FloatArray = np.zeros(NUM_AXES)
         self._is_driving = False
         self._touched_s = 0.0
+        self._pushed_s: float | None = None
 
     @property
     def is_driving(self) -> bool:
         """Whether the operator has the arm, as of the last call."""
         return self._is_driving
 
+    @property
+    def is_pushed(self) -> bool:
+        """Whether the newest report had a deflection at all."""
+        return bool(self._axes.any())
+
     def update(self, axes: Sequence[float], buttons: Sequence[int], now_s: float) -> None:
-        """Take one report.
+        """Take one report; its buttons count whatever its axes are worth.
 
         Args:
             axes: Operator's frame, behind the dead zone, shape (6,).
@@ -253,16 +267,23 @@ class Teleop:
             now_s: Present time.
 
         Raises:
-            InvalidCommandError: ``wrong_length`` or ``not_finite``; then nothing has changed.
+            InvalidCommandError: ``wrong_length`` or ``not_finite``; then the deflection has not
+                changed.
         """
+        bound = self.config.release_threshold if self._is_driving else self.config.engage_threshold
+        if "gripper" in self.presses.update(buttons):
+            self._is_driving, self._touched_s = True, now_s
         if len(axes) < NUM_AXES:
             raise InvalidCommandError("wrong_length", f"{len(axes)} axes, not {NUM_AXES}")
         values = finite_array(axes[:NUM_AXES], (NUM_AXES,), "axes")
         self._axes = np.clip(values, -1.0, 1.0)
         deflection = float(np.abs(self._axes).max())
-        bound = self.config.release_threshold if self._is_driving else self.config.engage_threshold
-        is_touched = deflection >= bound and deflection > 0.0
-        if "gripper" in self.presses.update(buttons) or is_touched:
+        if deflection < bound or deflection == 0.0:
+            self._pushed_s = None
+            return
+        if self._pushed_s is None:
+            self._pushed_s = now_s
+        if self._is_driving or now_s - self._pushed_s >= self.config.engage_after_s:
             self._is_driving, self._touched_s = True, now_s
 
     def lost(self) -> None:
@@ -270,6 +291,7 @@ class Teleop:
         self._axes = np.zeros(NUM_AXES)
         self.presses.update(())
         self._is_driving = False
+        self._pushed_s = None
 
     def command(self, now_s: float) -> HumanCommand:
         """What the operator wants at `now_s`; lets go of the arm when he has long enough."""

@@ -7,7 +7,6 @@ why. Knows no ROS, no clock and no thread; the thread around it is `ros/bag_thre
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import NamedTuple
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX, BagSettings, BagWriter
-from vla_rl_ros.data.metadata import BagTopic
+from vla_rl_ros.data.metadata import BagTopic, is_safe_name
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RECORDED = (Phase.READY, Phase.RUNNING)
 _CLOSING = (Phase.ENDED, Phase.FAULT)
 
@@ -220,7 +218,7 @@ class EpisodeRecording:
 
     def _open(self, state: EpisodeState, now_s: float, now_ns: int) -> None:
         self._finished_id = state.episode_id
-        if not _SAFE_ID.fullmatch(state.episode_id):
+        if not is_safe_name(state.episode_id):
             raise BagError(f"'{state.episode_id[:40]}' is not a name for a directory")
         self.error = ""
         self._end_s = None

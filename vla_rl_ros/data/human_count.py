@@ -36,8 +36,11 @@ class HumanCount:
         rows: What its rows say.
         ledger: What the ledger says, None where no bag has its word.
         num_dropped: Messages of it that the recorder lost: then rows may be missing.
-        resetting_s: Time of prompts to reset since the session began, as the ledger says.
+        resetting_s: Time of prompts to reset since the launch began, as the ledger says.
         labelling_s: Time of labelling, likewise.
+        epoch: Number of the episode; later ones have larger ones, over launches as well.
+        ledger_ticks: What the ledger had counted before the episode and at its end, None where
+            the bag has no word of it.
     """
 
     bag: Path
@@ -46,6 +49,8 @@ class HumanCount:
     num_dropped: int = 0
     resetting_s: float = 0.0
     labelling_s: float = 0.0
+    epoch: int = 0
+    ledger_ticks: tuple[int, int] | None = None
 
     @property
     def agrees(self) -> bool:
@@ -122,7 +127,36 @@ def _count(bag: Bag, rows: Rows, said: Mapping[int, DriveCount]) -> HumanCount:
         num_dropped=int(episode.get("num_dropped") or 0),
         resetting_s=float(human.get("human.resetting_s", 0.0)),
         labelling_s=float(human.get("human.labelling_s", 0.0)),
+        epoch=epoch,
+        ledger_ticks=_ledger_ticks(human),
     )
+
+
+def _ledger_ticks(human: Mapping[str, str]) -> tuple[int, int] | None:
+    if not {"session.ticks", "episode.ticks"} <= human.keys():
+        return None
+    at_end = int(float(human["session.ticks"]))
+    return at_end - int(float(human["episode.ticks"])), at_end
+
+
+def _launches(counts: Sequence[HumanCount]) -> list[list[HumanCount]]:
+    """Bags with a ledger, grouped by ledger, each of which lives as long as a launch.
+
+    A ledger only grows. Where an episode begins with fewer ticks than the one before ended with,
+    it is another one; a launch whose first bags are missing may pass for part of the last.
+    """
+    found: list[list[HumanCount]] = []
+    newest, epoch = 0, 0
+    for count in sorted(counts, key=lambda count: count.epoch):
+        if count.ledger_ticks is None:
+            continue
+        before, at_end = count.ledger_ticks
+        # A recorder that is started again within an episode leaves two bags of it.
+        if not found or (before < newest and count.epoch != epoch):
+            found.append([])
+        found[-1].append(count)
+        newest, epoch = at_end, count.epoch
+    return found
 
 
 def control_period_s(path: Path) -> float:
@@ -140,8 +174,8 @@ def control_period_s(path: Path) -> float:
 
 
 def total(counts: Sequence[HumanCount], period_s: float) -> dict[str, float | int | bool]:
-    """What people gave in a session, and whether the ledger agreed in every episode."""
-    rows, ledger = DriveCount(), DriveCount()
+    """What people gave in all launches, and whether the ledger agreed in every episode."""
+    rows, ledger, launches = DriveCount(), DriveCount(), _launches(counts)
     for count in counts:
         rows = rows.plus(count.rows)
         ledger = ledger.plus(count.ledger or DriveCount())
@@ -152,9 +186,9 @@ def total(counts: Sequence[HumanCount], period_s: float) -> dict[str, float | in
         "interventions": rows.interventions,
         "intervention_rate": round(rows.rate, 5),
         "intervening_s": round(rows.human_ticks * period_s, 6),
-        # Both grow over a session, so the largest is the whole.
-        "resetting_s": max((count.resetting_s for count in counts), default=0.0),
-        "labelling_s": max((count.labelling_s for count in counts), default=0.0),
+        # Both grow over a launch, so the largest of each is the whole.
+        "resetting_s": sum((max(each.resetting_s for each in launch) for launch in launches), 0.0),
+        "labelling_s": sum((max(each.labelling_s for each in launch) for launch in launches), 0.0),
         "ledger_ticks": ledger.ticks,
         "ledger_human_ticks": ledger.human_ticks,
         "ledger_interventions": ledger.interventions,

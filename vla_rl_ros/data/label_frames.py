@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vla_rl_ros.core.episode import Outcome, Phase
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_reader import Bag, BagMessage, read_channels, read_poses
-from vla_rl_ros.data.metadata import NS_PER_S
+from vla_rl_ros.data.metadata import NS_PER_S, is_safe_name
 
 StampArray = NDArray[np.int64]
 ImageStack = NDArray[np.uint8]
@@ -101,7 +101,7 @@ class _Seen:
 
     images: dict[str, list[tuple[int, Any]]]
     marks: list[Mark] = field(default_factory=list)
-    pressed: tuple[int, ...] = ()
+    pressed: tuple[int, ...] | None = None
     start_ns: int | None = None
     end_ns: int | None = None
     outcome: Outcome | None = None
@@ -121,9 +121,14 @@ def read_frames(
         buttons: Names of the buttons of `teleop/joy`, in order; the marks are found by them.
 
     Raises:
-        BagError: A camera is missing, or is never near the first one in time.
+        BagError: A camera is missing, or is never near the first one in time; or the episode's
+            name is unfit for a file.
     """
     bag = Bag(path)
+    record = bag.metadata("episode")
+    episode = record.get("id") or bag.path.stem
+    if not is_safe_name(episode):
+        raise BagError(f"{path}: '{episode[:40]}' is no name for an episode, it would name a file")
     missing = [name for name in cameras if _IMAGE_TOPIC.format(name) not in bag.topics]
     if missing:
         have = [topic for topic in bag.topics if topic.endswith("/image")]
@@ -131,22 +136,23 @@ def read_frames(
     seen = _Seen(images={name: [] for name in cameras})
     for message in _messages(bag, cameras):
         _note(seen, message, buttons, round(NS_PER_S / rate_hz))
-    record = bag.metadata("episode")
     stamps_ns, images = _aligned(path, seen.images)
     outcome = seen.outcome or _outcome(record.get("outcome", ""))
+    start_ns = int(stamps_ns[0]) if seen.start_ns is None else seen.start_ns
     end_ns = int(stamps_ns[-1]) if seen.end_ns is None else seen.end_ns
     return EpisodeFrames(
-        episode=record.get("id") or bag.path.stem,
+        episode=episode,
         task=record.get("task", ""),
         source=str(path),
         outcome=outcome,
         stamps_ns=stamps_ns,
         images=images,
         states=_states(bag, stamps_ns),
-        start_ns=int(stamps_ns[0]) if seen.start_ns is None else seen.start_ns,
+        start_ns=start_ns,
         end_ns=end_ns,
         truth=_truth(bag, stamps_ns),
-        marks=tuple(seen.marks),
+        # Before the policy drives, a button judges the episode before, or the reset.
+        marks=tuple(m for m in seen.marks if m.name == "mark" or m.stamp_ns >= start_ns),
     )
 
 
@@ -171,7 +177,8 @@ def _note(seen: _Seen, message: BagMessage, buttons: Sequence[str], period_ns: i
 
 def _note_buttons(seen: _Seen, message: BagMessage, buttons: Sequence[str]) -> None:
     pressed = tuple(message.decode().buttons)
-    before = seen.pressed or (0,) * len(pressed)
+    # What is down in the first message was pressed before the bag began, nobody knows when.
+    before = pressed if seen.pressed is None else seen.pressed
     seen.pressed = pressed
     for name, was, now in zip(buttons, before, pressed, strict=False):
         if now and not was and name in ("success", "failure", "mark"):

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.data.label_frames import STATE_NAMES, EpisodeFrames
 from vla_rl_ros.data.label_rules import Label, LabelArray
+from vla_rl_ros.data.metadata import is_safe_name
 
 FORMAT = 1
 _HEADER, _LINES, _FRAMES = "label_set.json", "labels.jsonl", "frames"
@@ -145,7 +146,11 @@ class LabelSet:
         return found
 
     def add(self, frames: EpisodeFrames, labels: LabelArray, who: str) -> None:
-        """Store the frames of an episode; one that is there already stays as it is."""
+        """Store the frames of an episode; one that is there already stays as it is.
+
+        Raises:
+            ConfigError: The episode's name is unfit for a file.
+        """
         if frames.episode in self.episodes or not len(frames):
             return
         buffer = io.BytesIO()
@@ -213,6 +218,10 @@ class LabelSet:
         )
 
     def _path(self, episode: str) -> Path:
+        if not is_safe_name(episode):
+            raise ConfigError(
+                f"{self.directory}: '{episode[:40]}' is no name for a file of frames"
+            )
         return self.directory / _FRAMES / f"{episode}.npz"
 
     def _arrays(self, episode: str) -> dict[str, NDArray[Any]]:

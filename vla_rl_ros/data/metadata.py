@@ -7,6 +7,7 @@ it. From version 9 on the QoS profiles are a list; up to 8 they are a text of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,14 @@ import yaml
 NS_PER_S = 1_000_000_000
 METADATA_FILE = "metadata.yaml"
 FORMAT_VERSION = 5
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # What rmw calls infinite: the largest int64 in nanoseconds.
 _INFINITE_NS = 2**63 - 1
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether an episode's name can be that of a file or directory, and leads nowhere else."""
+    return _SAFE_NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,19 @@ class ArmController:
             has_left_control = self._follower.begin_recovery()
         return self._submit(lambda: self._recover(has_left_control), ControlMode.FAULT)
 
+    def rearm(self) -> Future[str]:
+        """Accept targets again after a stop; moves nothing, ends no hold and clears no arm fault.
+
+        Returns:
+            Future of a sentence; its exception is a DeviceError.
+
+        Raises:
+            DeviceError: A fault or a hold is latched, or the arm is busy or follows targets.
+        """
+        with self._lock:
+            self._follower.begin_rearming()
+        return self._submit(self._rearm, ControlMode.FAULT)
+
     def home(self, request: HomeRequest) -> Future[str]:
         """Move to a joint configuration, then straight by an offset of the TCP.
 
@@ -288,9 +301,21 @@ class ArmController:
             self.arm.recover()
             with self._lock:
                 self._follower.leave(ControlMode.IDLE)
+        self._recover_gripper()
+        return "recovered: the next target near the arm is followed"
+
+    def _rearm(self) -> str:
+        # Behind a stop that was under way: had it failed, a fault would be latched by now.
+        with self._lock:
+            if self._follower.mode is not ControlMode.RECOVERING:
+                raise DeviceError(self._follower.fault or "something else began meanwhile")
+            self._follower.leave(ControlMode.IDLE)
+        self._recover_gripper()
+        return "ready: the next target near the arm is followed"
+
+    def _recover_gripper(self) -> None:
         if self.gripper is not None:
             self.gripper.recover(GRIPPER_RECOVERY_S)
-        return "recovered: the next target near the arm is followed"
 
     def _home(self, request: HomeRequest, limits: ReferenceLimits) -> str:
         go_home(self.arm, self.gripper, request, limits)

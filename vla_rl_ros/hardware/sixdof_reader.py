@@ -3,6 +3,7 @@
 
 A report is read the moment it comes, so a device that sends fast is never behind. What a wireless
 device said before its link broke holds for `STALE_S` only; an unplugged one is let go at once.
+Both are told as a loss.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_rl_ros.core.errors import DeviceError
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.hardware.protocols import SixDofDevice, SixDofReport
 
@@ -107,15 +107,19 @@ class SixDofReader:
                 continue
             try:
                 self._read()
-            except DeviceError as error:
-                self._lose(str(error))
-        self._device.close()
+            # The last line of defence: whatever a driver raises, a thread that ended here would
+            # leave the arm with what the hand said last.
+            except Exception as error:  # noqa: BLE001
+                self._lose(str(error) or repr(error))
+                self._stopping.wait(self._reopen_s)
+        self._close()
 
     def _open(self) -> bool:
         try:
             self._device.open()
-        except DeviceError as error:
-            self.problem = str(error)
+        # Not only a DeviceError: who stops looking never finds it again.
+        except Exception as error:  # noqa: BLE001
+            self.problem = str(error) or repr(error)
             return False
         self._is_open, self.problem = True, ""
         return True
@@ -128,17 +132,25 @@ class SixDofReader:
             self._is_pushed = bool(report.axes.any())
             self._say(report)
         elif self._is_pushed and now_s - self._heard_s > self._stale_s:
-            self._device.forget()
             self._is_pushed = False
             self.num_losses += 1
-            self._say(SixDofReport(axes=np.zeros(6)))
+            self._say(SixDofReport(axes=np.zeros(6)), is_lost=True)
+            self._device.forget()
 
     def _lose(self, problem: str) -> None:
         self._is_open = self._is_pushed = False
         self.problem = problem
         self.num_losses += 1
-        self._device.close()
+        # Told first: closing a device that is gone may take long, or fail.
         self._say(SixDofReport(axes=np.zeros(6)), is_lost=True)
+        self._close()
+
+    def _close(self) -> None:
+        try:
+            self._device.close()
+        # A device that is gone may refuse in any way, and nothing more can be done about it.
+        except Exception as error:  # noqa: BLE001
+            self.problem = str(error) or repr(error)
 
     def _say(self, report: SixDofReport, *, is_lost: bool = False) -> None:
         sample = HandSample(

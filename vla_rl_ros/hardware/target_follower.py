@@ -232,17 +232,26 @@ class TargetFollower:
         Raises:
             DeviceError: A fault or a hold is latched, the arm is busy, or targets are arriving.
         """
-        if self.mode is ControlMode.FAULT:
-            raise DeviceError(f"a fault is latched ({self.fault}): call recover first")
-        if self.is_held:
-            raise DeviceError("hold was asked for: call recover first")
+        self._require_unlatched()
         self._require_free()
         if now_s - self._arrival_s < FRESH_STREAM_S:
             raise DeviceError(TARGETS_ARRIVE)
         self.leave(ControlMode.HOMING)
 
+    def begin_rearming(self) -> None:
+        """Enter RECOVERING on behalf of a program: it ends no hold and clears no fault.
+
+        Raises:
+            DeviceError: A fault or a hold is latched, the arm is busy or in control.
+        """
+        self._require_unlatched()
+        self._require_free()
+        if self.mode in ENGAGED:
+            raise DeviceError("the arm still follows targets: silence the gate")
+        self.leave(ControlMode.RECOVERING)
+
     def begin_recovery(self) -> bool:
-        """Enter RECOVERING, or only end a hold when the arm is in control.
+        """Enter RECOVERING, or only end a hold when the arm is in control. For people only.
 
         Returns:
             Whether the arm has to be recovered.
@@ -257,6 +266,12 @@ class TargetFollower:
             return False
         self.leave(ControlMode.RECOVERING)
         return True
+
+    def _require_unlatched(self) -> None:
+        if self.mode is ControlMode.FAULT:
+            raise DeviceError(f"a fault is latched ({self.fault}): call recover first")
+        if self.is_held:
+            raise DeviceError("hold was asked for: call recover first")
 
     def _require_free(self) -> None:
         if self.mode in BUSY:

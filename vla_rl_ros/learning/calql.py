@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 
-def uniform_log_density(num_channels: int) -> float:
-    """Log density of w uniform in [-1, 1]^C."""
+def uniform_log_density(num_channels: Tensor) -> Tensor:
+    """Log density of w uniform in [-1, 1]^C, scalar like C."""
     return num_channels * math.log(0.5)
 
 

@@ -35,6 +35,10 @@ STAGED: Mapping[Task, tuple[str, ...]] = {
 }
 """Failures that look like success, by task."""
 DELAY_TICKS = 2
+STAGED_SEEDS = 1_000_000
+"""Added to the seeds of staged episodes, so that none has the layout of a policy episode.
+
+Episodes are split into training and calibration one by one; a layout would be in both."""
 _HOLD_TICKS = 3
 _AFTER_TICKS = 6
 _STAGED_TICKS = 60
@@ -220,7 +224,7 @@ def episodes(
         if number < num_policy:
             yield POLICY, first_seed + number
         if number < num_staged:
-            yield kinds[number % len(kinds)], first_seed + number
+            yield kinds[number % len(kinds)], STAGED_SEEDS + first_seed + number
 
 
 class _Stage:

@@ -41,6 +41,7 @@ from vla_rl_ros.learning.classifier_data import (
 )
 from vla_rl_ros.learning.classifier_model import (
     LOGIT,
+    MANIFEST_NAME,
     MODEL_NAME,
     ClassifierManifest,
     SuccessModel,
@@ -59,6 +60,7 @@ from vla_rl_ros.learning.classifier_scores import (
 
 _SAVE_PERIOD_S = 20.0
 _CHECKPOINT = "trainer.pt"
+_UNMEASURED = "unmeasured"
 _WARM_UP_STEPS = 30
 _OPSET = 17
 # Nothing is pickled here: this is how torch says that a file is not one of plain tensors.
@@ -318,8 +320,11 @@ def train(
     trainer = ClassifierTrainer(settings, small.chosen(split.train), labels.cameras, checkpoint)
     digest = _digest(frames)
     seconds = _learn(trainer, out / _CHECKPOINT, digest, tell)
-    _export(trainer.average, out / MODEL_NAME, manifest)
-    figures, judged = _measure(out, manifest, frames, split, others, settings)
+    # Who finds a manifest in `out` goes by its threshold: it comes there measured or not at all.
+    unmeasured = out / _UNMEASURED
+    unmeasured.mkdir(exist_ok=True)
+    _export(trainer.average, unmeasured / MODEL_NAME, manifest)
+    figures, judged = _measure(unmeasured, manifest, frames, split, others, settings)
     figures = {
         "classifier": str(out),
         "steps": trainer.step_number,
@@ -328,7 +333,11 @@ def train(
         **figures,
     }
     training = {"command": command, "labels": digest, "settings": asdict(settings), **figures}
-    _write_manifest(out, manifest, figures["threshold"], training)
+    _write_manifest(unmeasured, manifest, figures["threshold"], training)
+    # A kill between the two leaves weights that the old manifest does not fit, which is refused.
+    for file in (MODEL_NAME, MANIFEST_NAME):
+        (unmeasured / file).replace(out / file)
+    unmeasured.rmdir()
     figures["version"] = SuccessModel(out).manifest.version
     return figures, judged
 
@@ -347,7 +356,7 @@ def _learn(trainer: ClassifierTrainer, path: Path, digest: str, tell: Tell) -> f
 
 
 def _measure(
-    out: Path,
+    directory: Path,
     manifest: ClassifierManifest,
     frames: LabelledFrames,
     split: Split,
@@ -355,8 +364,8 @@ def _measure(
     settings: ClassifierSettings,
 ) -> tuple[dict[str, Any], list[Judged]]:
     """Choose the threshold on one part, count on the others, all through the exported file."""
-    _write_manifest(out, manifest, manifest.threshold, {})
-    model = SuccessModel(out)
+    _write_manifest(directory, manifest, manifest.threshold, {})
+    model = SuccessModel(directory)
     parts = {"calibrate": frames.chosen(split.calibrate), "test": frames.chosen(split.test)}
     if held_out is not None:
         parts["held_out"] = held_out

@@ -109,7 +109,7 @@ class GradientSteps:
         def loss(params: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             head = actor_forward(nets.actor.layout.views(params), inputs)
             drawn = (
-                sac.draw(head, noise["now"], nets.bound)
+                sac.draw(head, noise["now"], nets.bound, nets.is_moved)
                 if config.algorithm == "sac"
                 else td3.mean(head, nets.bound)
             )
@@ -131,7 +131,7 @@ class GradientSteps:
         nets.actor.step(gradient, config.actor_lr, config.max_grad_norm)
         nets.actor.track(config.acting_tau)
         if config.algorithm == "sac":
-            wanted_entropy = config.entropy_per_dim * self.num_channels
+            wanted_entropy = config.entropy_per_dim * nets.is_moved.sum()
             nets.temperature.step(
                 sac.temperature_gradient(nets.temperature.params, log_prob, wanted_entropy),
                 config.temperature_lr,
@@ -208,7 +208,7 @@ class GradientSteps:
         head = actor_forward(self.nets.actor.views(), join(obs, base))
         head = head.expand(len(noise), *head.shape)
         if self.config.algorithm == "sac":
-            return sac.draw(head, noise, self.nets.bound)
+            return sac.draw(head, noise, self.nets.bound, self.nets.is_moved)
         return td3.draw(
             head,
             noise,
@@ -230,8 +230,8 @@ class GradientSteps:
         actions = compose(base, torch.cat([uniform, *(each.residual for each in drawn)]))
         if self.config.algorithm != "sac":
             return Candidates(actions, None)
-        log_uniform = torch.full_like(
-            uniform[..., 0], calql.uniform_log_density(self.num_channels)
+        log_uniform = calql.uniform_log_density(self.nets.is_moved.sum()).expand(
+            uniform.shape[:-1]
         )
         return Candidates(actions, torch.cat([log_uniform, *(each.log_prob for each in drawn)]))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_rl_ros.learning.acting import ResidualActor
 from vla_rl_ros.learning.exploration import Wanderer
 from vla_rl_ros.learning.gym_curve import plot_curve
 from vla_rl_ros.learning.gym_door import Door, DoorSettings
@@ -161,8 +162,7 @@ class GymTrainer:
         state = self.state
         while state.progress.warm_up_steps < self._config.warm_up_steps and self._has_steps():
             config, rng = self._config, state.rng
-            # All that the residual may do one day, however small the schedule lets it begin.
-            bound = state.learner.bound * np.float32(config.xi / max(state.learner.xi, 1e-6))
+            bound = ResidualActor(state.learner.widest_weights()).bound
             actor: Actor = (
                 Wanderer(config.warm_up_noise, config.warm_up_ticks, bound, rng)
                 if config.warm_up_noise > 0.0

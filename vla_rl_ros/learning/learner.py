@@ -29,6 +29,7 @@ from vla_rl_ros.learning.gradient_steps import (
 )
 from vla_rl_ros.learning.nets import make_nets
 from vla_rl_ros.learning.networks import critic_forward
+from vla_rl_ros.learning.older_runs import completed_learner
 from vla_rl_ros.learning.presets import LearnerConfig
 
 _SMALLEST_DEVIATION = 0.1
@@ -121,6 +122,13 @@ class ResidualLearner:
     def bound(self) -> Float32Array:
         """Largest residual of every channel, the gripper's included, shape (A,)."""
         return self._acting().bound
+
+    def widest_weights(self) -> Weights:
+        """`weights` with all of the bound that the settings allow one day, for the warm-up.
+
+        However small the schedule lets the residual begin: critics have to know more than that.
+        """
+        return self.weights() | {"setting.xi": np.array(self.config.xi, dtype=np.float32)}
 
     @property
     def num_updates(self) -> int:
@@ -320,7 +328,7 @@ class ResidualLearner:
         self._actor = None
 
     def _check_same(self, state: Mapping[str, Any], names: Collection[str] = ()) -> None:
-        theirs, ours = state["config"], asdict(self.config)
+        theirs, ours = completed_learner(state["config"]), asdict(self.config)
         different = [
             f"{name}={theirs.get(name)}"
             for name in names or ours

@@ -52,6 +52,11 @@ class Nets:
         """Largest residual of every channel, shape (C,)."""
         return self.xi * self.xi_parts
 
+    @property
+    def is_moved(self) -> Tensor:
+        """1 for each channel that the residual may move however small xi is now, shape (C,)."""
+        return (self.xi_parts > 0.0).to(self.xi_parts.dtype)
+
     def scaled(self, obs: Tensor) -> Tensor:
         """Normalised observation."""
         return (obs - self.obs_mean) * self.obs_scale
@@ -107,7 +112,13 @@ class Nets:
         return state | {name: getattr(self, name).cpu().clone() for name in _CONSTANTS}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Older ones lack ``xi_parts``, which were ones, and those of learners that act with the
+        actor itself its slow average, which begins there.
+        """
+        actor = {"target": state["actor"]["params"], **state["actor"]}
+        state = {"xi_parts": torch.ones(len(self.xi_parts)), **state, "actor": actor}
         for name in self.state_dict():
             if name in _CONSTANTS:
                 getattr(self, name).copy_(state[name])

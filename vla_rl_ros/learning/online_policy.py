@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from vla_rl_ros.learning.actor_bytes import ActorWeights
 from vla_rl_ros.learning.online_state import OnlineState
 from vla_rl_ros.learning.schedule import Driver
@@ -23,10 +21,8 @@ def present_weights(
         made_ns: Time of the last update.
         is_warming_up: Whether who explores wanders instead of following the weights.
     """
-    weights = state.learner.weights()
-    if is_warming_up and state.config.warm_up_noise > 0.0:
-        # All that the residual may do one day, however small the schedule lets it begin.
-        weights["setting.xi"] = np.array(state.config.xi, dtype=np.float32)
+    wanders = is_warming_up and state.config.warm_up_noise > 0.0
+    weights = state.learner.widest_weights() if wanders else state.learner.weights()
     return ActorWeights(
         weights=weights,
         version=state.progress.published,

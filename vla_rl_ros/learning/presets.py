@@ -172,6 +172,12 @@ class LearnerConfig:
             )
         if not self.hidden:
             raise ConfigError("LearnerConfig.hidden=() needs at least one layer")
+        if self.grasp and self.xi_parts and self.xi_parts[-1] != 1.0:
+            raise ConfigError(
+                f"LearnerConfig.xi_parts ends with {self.xi_parts[-1]:g}, but with grasp a critic "
+                "chooses the gripper, which xi does not bound: let it end with 1, or set "
+                "grasp=false"
+            )
         if self.target_low > self.target_high:
             raise ConfigError("LearnerConfig.target_low exceeds target_high: swap them")
         if (self.offline_init == "none") != (self.offline_updates == 0):

@@ -38,7 +38,6 @@ class Replay:
         gamma: float,
         truncation_value: float = 0.0,
         window: int | None = None,
-        only_demos: bool = False,
         sync: bool = False,
         skip_damaged: bool = False,
     ) -> None:
@@ -51,7 +50,6 @@ class Replay:
             gamma: Discount per tick.
             truncation_value: See `transitions.tabulate`.
             window: Draw only from the latest transitions; None for all. Nothing is erased.
-            only_demos: Draw only transitions that begin in a demonstrated row.
             sync: See `RowLog`.
             skip_damaged: See `RowLog`.
 
@@ -61,7 +59,7 @@ class Replay:
         """
         self.layout = layout
         self._n_step, self._gamma, self._truncation_value = n_step, gamma, truncation_value
-        self._window, self._only_demos = window, only_demos
+        self._window = window
         self._log = RowLog(directory, layout, sync=sync, skip_damaged=skip_damaged)
         self._tabulate_all()
 
@@ -175,8 +173,6 @@ class Replay:
             truncation_value=self._truncation_value,
         )
         chosen = (rows["flags"][table.row] & CONTEXT) == 0
-        if self._only_demos:
-            chosen &= table.is_demo > 0.0
         count = int(chosen.sum())
         self._grow(self._size + count)
         new = slice(self._size, self._size + count)

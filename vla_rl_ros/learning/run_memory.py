@@ -20,6 +20,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.acting import Weights
 from vla_rl_ros.learning.gym_files import RunFiles
 from vla_rl_ros.learning.learner import ResidualLearner
+from vla_rl_ros.learning.older_runs import completed_run
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.rows import RowLayout
@@ -48,13 +49,14 @@ def check_same(
 
     Args:
         ours: `begun_with` of this call.
-        theirs: Of the run in `out`.
+        theirs: Of the run in `out`; what it does not name it had as `older_runs` says.
         out: Its directory.
         may_differ: Names that only make it longer.
 
     Raises:
         ConfigError: Names every setting that differs, with the value it had.
     """
+    theirs = completed_run(theirs)
     different = [
         f"{name}={theirs.get(name)!r}"
         for name, value in ours.items()

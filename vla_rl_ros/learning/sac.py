@@ -29,21 +29,25 @@ def num_outputs(num_channels: int) -> int:
     return 2 * num_channels
 
 
-def draw(head: Tensor, noise: Tensor, xi: Tensor) -> Drawn:
+def draw(head: Tensor, noise: Tensor, xi: Tensor, is_moved: Tensor | None = None) -> Drawn:
     """Residuals of the stochastic policy.
 
     Args:
         head: Output of the actor, shape (B, 2 C).
         noise: Standard normal, shape (B, C); zero for the mean.
         xi: Bound, scalar or of each channel, shape (C,).
+        is_moved: 1 for each channel that counts in the log-probability, shape (C,); None for all.
+            One that moves nothing must not: its entropy would stand in for that of the others.
     """
     mean, log_std = head.chunk(2, dim=-1)
     log_std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
     u = mean + log_std.exp() * noise
     # log(1 - tanh(u)^2) without cancellation for large u.
     log_slope = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))
-    log_prob = (-0.5 * noise.square() - _HALF_LOG_2_PI - log_std - log_slope).sum(-1)
-    return Drawn(xi * torch.tanh(u), log_prob)
+    log_probs = -0.5 * noise.square() - _HALF_LOG_2_PI - log_std - log_slope
+    if is_moved is not None:
+        log_probs = log_probs * is_moved
+    return Drawn(xi * torch.tanh(u), log_probs.sum(-1))
 
 
 def soft_value(next_q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
@@ -59,7 +63,9 @@ def actor_loss(q: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
     return (alpha * log_prob - q).mean()
 
 
-def temperature_gradient(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+def temperature_gradient(
+    log_alpha: Tensor, log_prob: Tensor, target_entropy: Tensor | float
+) -> Tensor:
     """Gradient of ``E[-alpha (log pi + target_entropy)]`` by log alpha, shape of `log_alpha`.
 
     The form with alpha in place of log alpha, as in RLPD's code: the step shrinks with alpha.

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """VICE: a success classifier that goes on learning while it is the reward.
 
-A classifier that stays as it is has blind spots, and a policy that is paid by it finds them. Here
-everything the policy did lately counts as failure and a fixed set of goals as success, so a
-blind spot is closed soon after it was found (Fu et al., arXiv 1805.11686; Singh et al.,
-arXiv 1904.07854; settings as in SERL, arXiv 2401.16013). The reward is computed whenever a batch
-is drawn, never stored: what the classifier once believed of an old row would be stale.
+A classifier that stays as it is has blind spots, and a policy that is paid by it finds them.
+Here everything the policy did lately counts as failure and a fixed set of goals as success, so a
+blind spot is closed soon after it was found (Fu et al., arXiv 1805.11686; Singh et al., arXiv
+1904.07854; much as in SERL, arXiv 2401.16013, see `ViceSettings`). The reward is computed
+whenever a batch is drawn, never stored: what the classifier once believed of an old row would be
+stale.
 
 Works on vectors, which may hold features of images. Called by training loops and `bench/vice.py`.
 """
@@ -36,7 +37,14 @@ _SMALLEST_DEVIATION = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class ViceSettings:
-    """How the classifier learns; defaults are SERL's."""
+    """How the classifier learns.
+
+    Learning rate, smoothing, mixup's alpha, weight of the penalty and threshold are SERL's by
+    default. The rest is not: SERL has one layer of 256 with LayerNorm, dropout 0.1 and leaky ReLU
+    behind an encoder of images, here are two of 64 with SiLU and nothing else; SERL draws one part
+    of mixup per batch, here every row has its own; and SERL keeps the slope at blends of two
+    mixed rows, here it is kept at the mixed rows.
+    """
 
     hidden: tuple[int, ...] = param((64, 64), doc="Widths of its layers.", low=1, high=4096)
     learning_rate: float = param(3e-4, doc="Adam step.", low=1e-6, high=0.1)
@@ -124,8 +132,10 @@ class Vice:
             Loss, penalty, and the part of each kind that the classifier gets right.
 
         Raises:
-            ConfigError: Another width.
+            ConfigError: No rows, or another width.
         """
+        if not len(negatives):
+            raise ConfigError("there are no negatives: update after the replay got its first rows")
         settings, rng = self.settings, self._rng
         bad = self._scaled(negatives)
         good = self._scaled(self._goals[rng.integers(0, len(self._goals), settings.batch)])

@@ -51,6 +51,7 @@ class CellReset:
 
         self._home = client(Trigger, f"{CONTROLLER}/home")
         self._recover = client(Trigger, f"{CONTROLLER}/recover")
+        self._rearm = client(Trigger, f"{CONTROLLER}/rearm")
         owners = (CONTROLLER, SIM_CELL) if has_simulator else (CONTROLLER,)
         self._set = {n: client(SetParameters, f"{n}/set_parameters") for n in owners}
         steps = ("prepare", "reset", "check") if has_simulator else ()
@@ -111,12 +112,20 @@ class CellReset:
             raise StepError(f"{SIM_CELL}/check answered nonsense: {answer!r}") from error
 
     def recover_arm(self) -> Steps[str]:
-        """Clear the arm's fault; returns what the controller says.
+        """Clear the arm's fault and end a hold, for an operator; returns what the controller says.
 
         Raises:
             StepError: The controller refused or did not answer.
         """
         return (yield from self._trigger(self._recover, RECOVER_TIMEOUT_S))
+
+    def rearm(self) -> Steps[None]:
+        """Let a stopped arm accept targets again, where it is.
+
+        Raises:
+            StepError: The arm is held, has a fault or does not rest; or as `home`.
+        """
+        yield from self._trigger(self._rearm, RECOVER_TIMEOUT_S)
 
     def _go_home(self, timeout_s: float) -> Steps[None]:
         # The gate falls silent when it hears that the episode is over, and the last target may

@@ -145,12 +145,11 @@ class CellSenses:
         return self._judged[1]
 
     def arm_rest(self) -> ArmRest:
-        """How the arm rests between two episodes."""
+        """How the arm rests between two episodes; one that is silent is not known to rest."""
         return ArmRest(
             is_held=self._controller_channel("held") > 0.5,
-            is_following=any(
-                self._controller_channel(f"mode.{mode.value}") > 0.5 for mode in FOLLOWING
-            ),
+            is_following=not self._is_fresh(self._controller.newest())
+            or any(self._controller_channel(f"mode.{mode.value}") > 0.5 for mode in FOLLOWING),
         )
 
     def has_chunk(self, epoch: int) -> bool:

@@ -28,6 +28,8 @@ from vla_rl_ros.ros.steps import (
     wait_for,
 )
 
+RECOVERY_RUNS = "a recovery is already running"
+
 
 class EpisodeRunner:
     """Runs the cell; `tick` advances it."""
@@ -45,7 +47,7 @@ class EpisodeRunner:
         self._machine = EpisodeMachine(first_epoch)
         self._sequence = Sequence()
         self._asked: EpisodeOrder | None = None
-        self._is_recovering = False
+        self._unanswered: Answer | None = None
         self._operator: bool | None = None
         self._reset_words: list[bool] = []
         self._count = 0
@@ -69,6 +71,7 @@ class EpisodeRunner:
     def close(self) -> None:
         """End an open episode as aborted; nothing runs afterwards."""
         self._sequence.cancel()
+        self._reply(False, "the supervisor stops")
         if self._machine.is_open:
             self._go(Phase.ENDED, reason="the supervisor stops", outcome=Outcome.ABORTED)
 
@@ -123,24 +126,35 @@ class EpisodeRunner:
         if self.state.phase is Phase.BRINGUP and not self._sequence.is_running:
             self._sequence.start(self._live())
             answer(True, "bringing the nodes up")
-        elif self.state.phase is Phase.IDLE:
-            self._sequence.start(self._recover_devices(answer))
-        elif self.state.phase is not Phase.FAULT:
+        elif self.state.phase not in (Phase.IDLE, Phase.FAULT):
             answer(True, f"nothing to recover, the cell is {self.state.phase.value}")
-        elif self._is_recovering:
-            answer(False, "a recovery is already running")
+        elif self._unanswered is not None:
+            answer(False, RECOVERY_RUNS)
         else:
-            self._sequence.start(self._recover(answer))
+            is_fault = self.state.phase is Phase.FAULT
+            self._start(self._recover() if is_fault else self._recover_devices(), answer)
 
     def ask_down(self, answer: Answer) -> None:
         """Ask for every node to be brought down; `ask_recover` brings them up again.
 
         Raises:
-            EpisodeOrderError: The cell is not idle.
+            EpisodeOrderError: The cell is not idle, or a recovery runs.
         """
         if self.state.phase is not Phase.IDLE:
             raise EpisodeOrderError(f"the cell is {self.state.phase.value}, not idle")
-        self._sequence.start(self._down(answer))
+        if self._unanswered is not None:
+            raise EpisodeOrderError(RECOVERY_RUNS)
+        self._start(self._down(), answer)
+
+    def _start(self, steps: Steps[None], answer: Answer) -> None:
+        """Run what somebody waits for; whatever cuts it off answers in its place."""
+        self._unanswered = answer
+        self._sequence.start(steps)
+
+    def _reply(self, is_done: bool, sentence: str) -> None:
+        answer, self._unanswered = self._unanswered, None
+        if answer is not None:
+            answer(is_done, sentence)
 
     def _go(self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None) -> None:
         self._machine.go(phase, reason=reason, outcome=outcome)
@@ -151,6 +165,7 @@ class EpisodeRunner:
         self._asked = None
         self._ports.say(f"fault: {reason}")
         self._go(Phase.FAULT, reason=reason)
+        self._reply(False, reason)
 
     def _live(self) -> Steps[None]:
         self._ports.publish(self.state)
@@ -247,31 +262,28 @@ class EpisodeRunner:
             raise FalseStartError("the operator gave up the reset")
         self._ports.publish(self.state)
 
-    def _down(self, answer: Answer) -> Steps[None]:
+    def _down(self) -> Steps[None]:
         self._go(Phase.BRINGUP, reason="the nodes are brought down")
         yield from self._ports.bring_down()
-        answer(True, "every node is down; recover brings them up again")
+        self._reply(True, "every node is down; recover brings them up again")
 
-    def _recover_devices(self, answer: Answer) -> Steps[None]:
+    def _recover_devices(self) -> Steps[None]:
         """No fault is latched here, but the gripper has faults of its own."""
         try:
             message = yield from self._ports.recover_arm()
-            answer(True, message)
+            self._reply(True, message)
         except StepError as error:
-            answer(False, str(error))
+            self._reply(False, str(error))
         yield from self._episodes()
 
-    def _recover(self, answer: Answer) -> Steps[None]:
-        self._is_recovering = True
+    def _recover(self) -> Steps[None]:
         try:
             yield from self._clear_fault()
         except StepError as error:
-            answer(False, str(error))
+            self._reply(False, str(error))
             return
-        finally:
-            self._is_recovering = False
         self._go(Phase.IDLE, reason="recovered")
-        answer(True, "recovered")
+        self._reply(True, "recovered")
         yield from self._episodes()
 
     def _clear_fault(self) -> Steps[None]:

@@ -21,9 +21,10 @@ GIVE_UP = "or supervisor/end_episode with false"
 # Targets stop with an episode, and the arm half a second later.
 REST_TIMEOUT_S = 3.0
 
-SceneCheck = Callable[[str, AskHuman], Steps[str]]
+SceneCheck = Callable[[str, str, AskHuman], Steps[str]]
 """Steps that answer why a task, given by name, cannot begin in the scene as it is; empty when it
-can. They are given the way to ask a person."""
+can. They are also given the task that is announced in `episode/state`, which is that one or the
+one it undoes, and the way to ask a person."""
 
 
 class ResetDevices(Protocol):
@@ -35,8 +36,8 @@ class ResetDevices(Protocol):
     def arrange(self) -> Steps[None]:
         """Draw a simulated scene."""
 
-    def recover_arm(self) -> Steps[str]:
-        """Let the arm accept targets again, where it is."""
+    def rearm(self) -> Steps[None]:
+        """Let the arm accept targets again, where it is; refused while it is held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class ArmRest:
 
     Attributes:
         is_held: Whether a person has stopped it.
-        is_following: Whether it still follows or holds a target.
+        is_following: Whether it still follows or holds a target, or does not say.
     """
 
     is_held: bool
@@ -108,11 +109,11 @@ class EpisodeStart:
         kind, reason = order.start.reset, order.start.reason
         if kind is ResetKind.NONE:
             yield from self._rearm()
-            reason = yield from self._check(order.task, ask)
+            reason = yield from self._check(order.task, order.task, ask)
             if not reason:
                 return Prepared(order=order, reset=kind)
             other = self._undoing(order)
-            if not (yield from self._check(other.task, ask)):
+            if not (yield from self._check(other.task, order.task, ask)):
                 self._say(f"{other.task} in place of {order.task}: {reason}")
                 return Prepared(order=other, reset=kind)
             kind = self._plan.help_kind
@@ -129,7 +130,7 @@ class EpisodeStart:
             yield from self._by_hand(order, ask, reason)
             return
         yield from self._devices.arrange()
-        problem = yield from self._check(order.task, ask)
+        problem = yield from self._check(order.task, order.task, ask)
         if problem:
             raise FalseStartError(f"false start refused: {problem}")
 
@@ -139,7 +140,7 @@ class EpisodeStart:
         while True:
             yield from ask(f"{sentence}, {DONE}")
             yield from self._devices.arrange()
-            problem = yield from self._check(order.task, ask)
+            problem = yield from self._check(order.task, order.task, ask)
             if not problem:
                 return
             sentence = f"false start refused, {problem}: reset the scene for {order.task}"
@@ -152,5 +153,6 @@ class EpisodeStart:
         if self._arm().is_held:
             raise StepError("the arm is held on request; call recover to release it")
         if not is_at_rest:
-            raise StepError("the arm still follows targets: silence the gate")
-        yield from self._devices.recover_arm()
+            raise StepError("the arm does not say that it rests: silence the gate")
+        # What was heard may be old: the controller looks again, and refuses while it is held.
+        yield from self._devices.rearm()

@@ -104,21 +104,33 @@ class LedgerFile:
         Returns:
             Why what it left is of no use, empty otherwise.
         """
-        if self._path is None or not self._path.is_file():
+        if self._path is None:
             return ""
         try:
             ledger.restore(json.loads(self._path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"{self._path} cannot be read ({error}); counting from zero"
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{self._path} is not a ledger ({error!r}); counting from zero"
         return ""
 
-    def save(self, ledger: HumanLedger) -> None:
-        """Write it down, whole or not at all."""
+    def save(self, ledger: HumanLedger) -> str:
+        """Write it down, whole or not at all.
+
+        Returns:
+            Why it is not written, empty otherwise: a full disk ends no episode.
+        """
         if self._path is None:
-            return
+            return ""
         half_done = self._path.with_suffix(".new")
-        half_done.write_text(json.dumps(ledger.to_record()), encoding="utf-8")
-        half_done.replace(self._path)
+        try:
+            half_done.write_text(json.dumps(ledger.to_record()), encoding="utf-8")
+            half_done.replace(self._path)
+        except OSError as error:
+            return f"human time is not written down ({error}); a successor would count less"
+        return ""
 
 
 class HumanTimeKeeper:
@@ -137,7 +149,7 @@ class HumanTimeKeeper:
         self._file = LedgerFile()
         self._is_due = False
         self.problem = self._file.load(self._ledger)
-        """Why what the predecessor left is of no use, empty otherwise."""
+        """Why what the predecessor left is of no use, or why the last `save` failed; or empty."""
 
     def count(self, row: ExecutedAction) -> None:
         """Count an executed tick; repeated ones are passed over."""
@@ -158,5 +170,5 @@ class HumanTimeKeeper:
         return self._ledger.time(self._clock())
 
     def save(self) -> None:
-        """Write it down for a successor."""
-        self._file.save(self._ledger)
+        """Write it down for a successor; `problem` says whether that failed."""
+        self.problem = self._file.save(self._ledger)

@@ -87,7 +87,8 @@ class InterventionConfig:
     )
     joy_timeout_s: float = param(
         0.25,
-        doc="Silence of a foreign publisher of teleop/joy after which nobody drives.",
+        doc="Silence of a foreign publisher of teleop/joy after which nobody drives, and largest "
+        "age of what it says. Who pushed is let go after 0.3 s of silence in any case.",
         unit="s",
         low=0.05,
         high=2.0,

@@ -8,7 +8,7 @@ from typing import Any
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
-from vla_rl_ros.core.episode import Phase
+from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.teleop import Presses
 from vla_rl_ros.ros.diagnostics import Diagnostics
 from vla_rl_ros.ros.gated_client import GatedClient
@@ -18,7 +18,12 @@ _TIMEOUT_S = 2.0
 
 
 class OperatorButtons:
-    """Turns presses into requests, and forgets them when nobody answers."""
+    """Turns presses into requests, and forgets them when nobody answers.
+
+    Attributes:
+        stopped_epoch: Epoch in which the operator pressed stop, None if he never has. The gate is
+            silent in it, whether the arm's driver hears of the press or not.
+    """
 
     def __init__(self, node: Node, diag: Diagnostics) -> None:
         """Create the clients.
@@ -33,8 +38,9 @@ class OperatorButtons:
         self._reset_done = GatedClient(node, Trigger, "supervisor/reset_done")
         self._hold = GatedClient(node, Trigger, "impedance_controller/hold")
         self._pending: list[tuple[GatedClient, Any, float]] = []
+        self.stopped_epoch: int | None = None
 
-    def follow(self, presses: Presses, phase: Phase, now_s: float) -> None:
+    def follow(self, presses: Presses, episode: EpisodeState, now_s: float) -> None:
         """Carry out what was pressed since the last call, and look after answers.
 
         In an episode success and failure end it. Outside, the same button as success says that
@@ -42,7 +48,7 @@ class OperatorButtons:
 
         Args:
             presses: Of the device; the gripper's are left alone.
-            phase: Of the episode.
+            episode: As the supervisor told it last.
             now_s: Steady time.
         """
         self._sweep(now_s)
@@ -50,10 +56,12 @@ class OperatorButtons:
             count = presses.take(name)
             if count:
                 self._diag.count(f"pressed.{name}", count)
-                self._press(name, phase, now_s)
+                self._press(name, episode, now_s)
 
-    def _press(self, name: str, phase: Phase, now_s: float) -> None:
+    def _press(self, name: str, episode: EpisodeState, now_s: float) -> None:
+        phase = episode.phase
         if name == "stop":
+            self.stopped_epoch = episode.epoch
             self._ask(self._hold, Trigger.Request(), now_s)
         elif name == "mark":
             self._node.get_logger().info("the operator marked this moment")

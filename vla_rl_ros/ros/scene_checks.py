@@ -55,28 +55,33 @@ def make_check(
     if name == "truth":
         if not devices.has_simulator:
             raise ConfigError("scene_check=truth needs a simulated cell; try judge or operator")
-        return lambda task, _: devices.scene_problem(task)
+        return lambda task, _announced, _ask: devices.scene_problem(task)
     if name == "judge":
         if judge is None:
             raise ConfigError("scene_check=judge needs an outcome_source other than operator")
-        return lambda task, _: _judged(task, judge, clock)
+        return lambda task, announced, _: _judged(task, announced, judge, clock)
     return _operator if name == "operator" else _nothing
 
 
-def _judged(task: str, judge: Judge, clock: Clock) -> Steps[str]:
-    """A task that is done already was not reset; who is silent has nothing against it."""
+def _judged(task: str, announced: str, judge: Judge, clock: Clock) -> Steps[str]:
+    """Judges know the announced task only; where that is done, the one that undoes it may begin.
+
+    A task that is done already was not reset; who is silent has nothing against it.
+    """
     judge.forget_judgement()
     yield from pause(SETTLE_S, clock)
     judge.forget_judgement()
     is_done = yield from wait_for(lambda: judge.is_done_now() is True, WATCH_S, clock)
+    if task != announced:
+        return "" if is_done else f"{announced} is not done"
     return f"{task} is done already" if is_done else ""
 
 
-def _operator(task: str, ask: AskHuman) -> Steps[str]:
+def _operator(task: str, _announced: str, ask: AskHuman) -> Steps[str]:
     yield from ask(f"is the scene in the start of {task}? If so, {DONE}, {GIVE_UP} if not")
     return ""
 
 
-def _nothing(_task: str, _ask: AskHuman) -> Steps[str]:
+def _nothing(_task: str, _announced: str, _ask: AskHuman) -> Steps[str]:
     yield from ()
     return ""

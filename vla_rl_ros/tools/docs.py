@@ -52,6 +52,11 @@ SERVICES = (
         "Trigger",
         "Clear a hold, a stop or a fault; moves up to 3 x `back_off_m` away from what it presses.",
     ),
+    (
+        "impedance_controller/rearm",
+        "Trigger",
+        "Follow targets again after a stop; moves nothing, refused while held or with a fault.",
+    ),
     ("sim_cell/prepare", "Trigger", "Simulation only: clear the table before the arm goes home."),
     ("sim_cell/reset", "Trigger", "Simulation only: lay the objects out by task and seed."),
 )

@@ -11,7 +11,8 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,8 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         help="label frames of recorded episodes",
         description="Take frames around the end of recorded episodes and along them, label them "
         "by outcome and operator's buttons, and let a person correct that in the browser (keys s, "
-        "f, x). The same command goes on where it was stopped. Prints one JSON line last.",
+        "f, x). The same command goes on where it was stopped. A bag that cannot be read or "
+        "labelled is named, left out and counted. Prints one JSON line last.",
     )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG",
@@ -54,7 +56,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     parser.add_argument("--rate", type=float, default=10.0, help="frames looked at per second")
     parser.add_argument(
         "--from-truth", action="store_true",
-        help="label by the simulator's word where it was recorded, not by outcome",
+        help="label by the simulator's word, not by outcome; bags without it are left out",
     )  # fmt: skip
     parser.add_argument(
         "--simulate", metavar="TASK", default="",
@@ -94,8 +96,11 @@ def run_label(arguments: argparse.Namespace) -> int:
     """Run `label`; returns the exit code."""
     if arguments.simulate and arguments.bags:
         raise ConfigError("--simulate makes its own episodes: leave the bags out")
+    left_out = _LeftOut()
     labels = (
-        _collect(arguments) if arguments.bags or arguments.simulate else LabelSet(arguments.out)
+        _collect(arguments, left_out)
+        if arguments.bags or arguments.simulate
+        else LabelSet(arguments.out)
     )
     who = arguments.who or getpass.getuser()
     if arguments.view == "browser":
@@ -112,12 +117,24 @@ def run_label(arguments: argparse.Namespace) -> int:
         "episodes": len(labels.episodes),
         **labels.counts(),
         "by": _speakers(labels),
+        "left_out": left_out.count,
     }
     print(json.dumps(figures), flush=True)
     return 0
 
 
-def _collect(arguments: argparse.Namespace) -> LabelSet:
+@dataclass(slots=True)
+class _LeftOut:
+    """Bags that gave nothing."""
+
+    count: int = 0
+
+    def tell(self, error: BagError) -> None:
+        self.count += 1
+        print(f"[label] left out: {error}", file=sys.stderr)
+
+
+def _collect(arguments: argparse.Namespace, left_out: _LeftOut) -> LabelSet:
     from tqdm import tqdm
 
     rules = LabelRules(
@@ -128,7 +145,7 @@ def _collect(arguments: argparse.Namespace) -> LabelSet:
     model = _model(arguments.hard_first)
     labels: LabelSet | None = None
     with tqdm(desc="label", unit="episode", mininterval=0.5) as bar:
-        for frames in _source(arguments):
+        for frames in _source(arguments, left_out):
             if labels is None:
                 labels = LabelSet(arguments.out, frames.task, arguments.cameras)
             if frames.task != labels.task:
@@ -136,9 +153,17 @@ def _collect(arguments: argparse.Namespace) -> LabelSet:
                     f"{frames.source} is an episode of '{frames.task}', the set is about "
                     f"'{labels.task}': choose with --task"
                 )
-            add_episode(
-                labels, frames, rules, model, arguments.most_positives, arguments.most_negatives
-            )
+            try:
+                add_episode(
+                    labels,
+                    frames,
+                    rules,
+                    model,
+                    arguments.most_positives,
+                    arguments.most_negatives,
+                )
+            except BagError as error:
+                left_out.tell(error)
             bar.update()
             bar.set_postfix(labels.counts(), refresh=False)
     if labels is None:
@@ -193,27 +218,44 @@ def _model(directory: Path | None) -> SuccessModel | None:
     return SuccessModel(directory)
 
 
-def _source(arguments: argparse.Namespace) -> Iterator[EpisodeFrames]:
+def _source(arguments: argparse.Namespace, left_out: _LeftOut) -> Iterator[EpisodeFrames]:
     known = LabelSet(arguments.out).episodes if (arguments.out / "label_set.json").exists() else ()
     if arguments.simulate:
         yield from _simulated(arguments, set(known))
         return
     from vla_rl_ros.data.bag_check import find_bags
-    from vla_rl_ros.data.bag_reader import Bag
-    from vla_rl_ros.data.label_frames import read_frames
 
     bags = [
         bag for path in arguments.bags for bag in (find_bags(path) if path.is_dir() else [path])
     ]
     for path in bags:
+        try:
+            frames = _read(path, arguments, known)
+        except BagError as error:
+            left_out.tell(error)
+            continue
+        if frames is not None:
+            yield frames
+
+
+def _read(
+    path: Path, arguments: argparse.Namespace, known: Collection[str]
+) -> EpisodeFrames | None:
+    """Frames of a bag, None where it is of another task or known; every failure is a BagError."""
+    from vla_rl_ros.data.bag_reader import Bag
+    from vla_rl_ros.data.label_frames import read_frames
+
+    try:
         record = Bag(path).metadata("episode")
         is_wanted = not arguments.task or record.get("task", "") == arguments.task
         if not is_wanted or record.get("id", "") in known:
-            continue
-        try:
-            yield read_frames(path, arguments.cameras, rate_hz=arguments.rate, buttons=BUTTONS)
-        except BagError as error:
-            print(f"[label] left out: {error}", file=sys.stderr)
+            return None
+        return read_frames(path, arguments.cameras, rate_hz=arguments.rate, buttons=BUTTONS)
+    except BagError:
+        raise
+    except Exception as error:
+        # Of a damaged file the packages that read it can say anything.
+        raise BagError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _simulated(arguments: argparse.Namespace, known: set[str]) -> Iterator[EpisodeFrames]:

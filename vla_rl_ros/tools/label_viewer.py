@@ -8,9 +8,10 @@ page or killing the command loses nothing. Called by `vla-rl-ros label`.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
 from importlib.resources import files
 from typing import TextIO
 from urllib.parse import parse_qs, urlsplit
@@ -20,11 +21,12 @@ from numpy.typing import NDArray
 
 from vla_rl_ros.data.label_rules import Label
 from vla_rl_ros.data.label_set import LabelSet, Word
+from vla_rl_ros.tools.loopback_http import PageHandler, PageServer
 from vla_rl_ros.tools.page_image import encode_png
 
 KEYS = {"s": Label.SUCCESS.value, "f": Label.FAILURE.value, "x": Label.SKIP.value}
 _HOST = "127.0.0.1"
-_MAX_BODY = 10_000
+_LENGTH = re.compile(r"[0-9]{1,4}")
 _PAGE = "label_page.html"
 
 
@@ -82,16 +84,14 @@ class Review:
         return self._labels.cameras
 
 
-def make_server(review: Review, port: int) -> ThreadingHTTPServer:
+def make_server(review: Review, port: int) -> PageServer:
     """A server of the page on 127.0.0.1; port 0 takes a free one. Close it with `server_close`."""
 
     class Handler(_Handler):
         pass
 
     Handler.review = review
-    server = ThreadingHTTPServer((_HOST, port), Handler)
-    server.daemon_threads = True
-    return server
+    return PageServer(_HOST, port, Handler)
 
 
 def view_in_browser(labels: LabelSet, who: str, port: int) -> None:
@@ -107,75 +107,69 @@ def view_in_browser(labels: LabelSet, who: str, port: int) -> None:
         server.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PageHandler):
     """Answers the page: the list, images, and labels."""
 
+    server: PageServer
     review: Review
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - named by http.server
         """Page, list of frames, or an image."""
         if not self._is_local():
-            self._answer(403, "text/plain", b"only on this machine")
+            self._refuse(HTTPStatus.FORBIDDEN, "only on this machine")
             return
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         if url.path == "/":
-            page = files("vla_rl_ros.tools").joinpath(_PAGE).read_bytes()
-            self._answer(200, "text/html; charset=utf-8", page)
+            self.send_page(files("vla_rl_ros.tools").joinpath(_PAGE).read_text(encoding="utf-8"))
         elif url.path == "/frames":
             shown = {"cameras": self.review.cameras, "frames": self.review.rows()}
-            self._answer(200, "application/json", json.dumps(shown).encode())
+            self.send_body(HTTPStatus.OK, "application/json", json.dumps(shown).encode())
         elif url.path == "/image":
             self._try(
-                lambda: self._answer(
-                    200, "image/png", self.review.image(int(query["n"]), query["camera"])
+                lambda: self.send_body(
+                    HTTPStatus.OK, "image/png", self.review.image(int(query["n"]), query["camera"])
                 )
             )
         else:
-            self._answer(404, "text/plain", b"not found")
+            self._refuse(HTTPStatus.NOT_FOUND, "not found")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - named by http.server
         """A label, or the end. Only the page itself may: its requests carry JSON."""
         # A page of another site cannot send this type without asking first, which is refused.
         if self.headers.get("Content-Type") != "application/json" or not self._is_local():
-            self._answer(403, "text/plain", b"only from the page itself")
+            self._refuse(HTTPStatus.FORBIDDEN, "only from the page itself")
             return
-        length = min(int(self.headers.get("Content-Length", 0)), _MAX_BODY)
-        body = self.rfile.read(length)
+        length = self.headers.get("Content-Length", "")
+        if not _LENGTH.fullmatch(length):
+            self._refuse(HTTPStatus.BAD_REQUEST, "no length that a request of the page has")
+            return
+        body = self.rfile.read(int(length))
         if self.path == "/done":
-            self._answer(200, "application/json", b"{}")
+            self.send_body(HTTPStatus.OK, "application/json", b"{}")
             # From another thread than `serve_forever`, or it would wait for itself.
             self.server.shutdown()
         elif self.path == "/label":
             self._try(lambda: self._label(json.loads(body)))
         else:
-            self._answer(404, "text/plain", b"not found")
+            self._refuse(HTTPStatus.NOT_FOUND, "not found")
 
     def _label(self, wanted: dict[str, object]) -> None:
         word = self.review.say(int(str(wanted["n"])), str(wanted["label"]))
         answer = {"label": word.label, "who": word.who}
-        self._answer(200, "application/json", json.dumps(answer).encode())
+        self.send_body(HTTPStatus.OK, "application/json", json.dumps(answer).encode())
 
     def _is_local(self) -> bool:
-        # A name that somebody let point to 127.0.0.1 is not ours.
-        return self.headers.get("Host", "").split(":")[0] in (_HOST, "localhost")
+        return self.server.knows_host(self.headers.get("Host", ""))
 
     def _try(self, answer: Callable[[], None]) -> None:
         try:
             answer()
         except (KeyError, ValueError, IndexError, TypeError) as error:
-            self._answer(400, "text/plain", f"{type(error).__name__}: {error}".encode())
+            self._refuse(HTTPStatus.BAD_REQUEST, f"{type(error).__name__}: {error}")
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: requests are no news."""
+    def _refuse(self, status: HTTPStatus, sentence: str) -> None:
+        self.send_body(status, "text/plain", sentence.encode())
 
 
 def view_in_terminal(labels: LabelSet, who: str, keys: TextIO, shown: TextIO) -> None:

@@ -3,21 +3,18 @@
 
 Buttons move a robot, so a page of somebody else must not press them. A foreign site that a
 browser on this machine shows can send requests here, but it cannot read the page and so does not
-know the token that every button needs; its requests carry its own ``Origin``; and a name that was
-made to point here (DNS rebinding) is refused by the ``Host`` it brings. Knows no ROS.
+know the token that every button needs, and its requests carry its own ``Origin``. What else keeps
+it out is in `loopback_http`. Knows no ROS.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 import secrets
-import sys
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -25,13 +22,13 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 
 from vla_rl_ros.core.types import ImageArray
+from vla_rl_ros.tools.loopback_http import PageHandler, PageServer
 from vla_rl_ros.tools.page_image import encode_png
 
 PAGE = "operator_page.html"
 TOKEN_HEADER = "X-Operator-Token"
 ANSWER_TIMEOUT_S = 30.0
 MAX_SIDE_PX = 320
-_SOCKET_TIMEOUT_S = 15.0
 
 
 class View(Protocol):
@@ -47,15 +44,13 @@ class View(Protocol):
         """Press a button. Raises KeyError for an unknown one."""
 
 
-class OperatorServer(ThreadingHTTPServer):
+class OperatorServer(PageServer):
     """Serves one view.
 
     Attributes:
         token: What a page must know to press a button.
         key: What a reader must know where others than this machine can connect; empty otherwise.
     """
-
-    daemon_threads = True
 
     def __init__(self, view: View, host: str, port: int) -> None:
         """Bind the port; `serve_forever` answers.
@@ -68,17 +63,11 @@ class OperatorServer(ThreadingHTTPServer):
         Raises:
             OSError: The address is not to be had.
         """
-        super().__init__((host, port), _Handler)
+        super().__init__(host, port, _Handler)
         self.view = view
         self.token = secrets.token_urlsafe(24)
-        self.is_local = is_loopback_host(host)
         self.key = "" if self.is_local else secrets.token_urlsafe(24)
         self.page = files("vla_rl_ros.tools").joinpath(PAGE).read_text(encoding="utf-8")
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Pass over a browser that went away; show everything else."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
-            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
@@ -87,50 +76,19 @@ class OperatorServer(ThreadingHTTPServer):
         query = f"/?key={self.key}" if self.key else "/"
         return f"http://{host!s}:{port}{query}"
 
-    def knows_host(self, host: str) -> bool:
-        """Whether a request may name this server so in its ``Host`` header."""
-        try:
-            parts = urlsplit(f"//{host}")
-            name, port = parts.hostname or "", parts.port or 80
-        except ValueError:
-            return False
-        if port != self.server_address[1]:
-            return False
-        if name == "localhost":
-            return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            # A name, and whoever owns it may point it anywhere.
-            return False
-        return address.is_loopback or not self.is_local
 
-
-def is_loopback_host(host: str) -> bool:
-    """Whether only this machine can connect to an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(PageHandler):
     """Answers one connection."""
 
     server: OperatorServer
-    # A connection per request: none outlives the server, no unread body is taken for a request.
-    protocol_version = "HTTP/1.0"
-    server_version = "operator"
-    sys_version = ""
-    timeout = _SOCKET_TIMEOUT_S
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - named by http.server
         """Page, state or image."""
         path = urlsplit(self.path).path
         if not self._may_read():
             return
         if path == "/":
-            self._send_page()
+            self.send_page(self.server.page.replace("{{token}}", self.server.token))
         elif path == "/state":
             self._send_json(HTTPStatus.OK, self.server.view.snapshot())
         elif path.startswith("/camera/"):
@@ -138,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802 - named by http.server
         """Press a button."""
         if not (self._may_read() and self._may_press()):
             return
@@ -176,17 +134,6 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         return True
 
-    def _send_page(self) -> None:
-        nonce = secrets.token_urlsafe(16)
-        page = self.server.page.replace("{{nonce}}", nonce).replace("{{token}}", self.server.token)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-            "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-            "frame-ancestors 'none'"
-        )
-        headers = {"Content-Security-Policy": policy}
-        self._send(HTTPStatus.OK, "text/html; charset=utf-8", page.encode(), headers)
-
     def _send_image(self, camera: str) -> None:
         try:
             image = self.server.view.image(camera)
@@ -194,36 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such camera")
             return
         if image is None:
-            self._send(HTTPStatus.NO_CONTENT, "image/png", b"")
+            self.send_body(HTTPStatus.NO_CONTENT, "image/png", b"")
         else:
-            self._send(HTTPStatus.OK, "image/png", encode_png(shrunk(image)))
+            self.send_body(HTTPStatus.OK, "image/png", encode_png(shrunk(image)))
 
     def _send_json(self, status: HTTPStatus, value: object) -> None:
-        self._send(status, "application/json", json.dumps(value).encode())
+        self.send_body(status, "application/json", json.dumps(value).encode())
 
     def _refuse(self, status: HTTPStatus, sentence: str) -> None:
         self._send_json(status, {"is_done": False, "sentence": sentence})
-
-    def _send(
-        self, status: HTTPStatus, kind: str, body: bytes, headers: dict[str, str] | None = None
-    ) -> None:
-        self.send_response(status)
-        for name, value in {
-            "Content-Type": kind,
-            "Content-Length": str(len(body)),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            **(headers or {}),
-        }.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: a page asks ten times per second."""
 
 
 def shrunk(image: ImageArray) -> ImageArray:

@@ -8,7 +8,6 @@ the learner's has to be believed.
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 from collections import defaultdict
@@ -91,7 +90,7 @@ class Audit:
         )
         return {stamp for stamp in ticks if begin_ns <= stamp <= self._over_ns[epoch]}
 
-    def latest(self, count: int) -> dict[str, float]:
+    def latest(self, count: int) -> dict[str, float | None]:
         """How the latest episodes went.
 
         Args:
@@ -99,7 +98,7 @@ class Audit:
 
         Returns:
             Their number, the part that ended as a success, the part in which the simulator said
-            so as well, and the part of ticks in which a human drove.
+            so as well, and the part of ticks in which a human drove; None for parts of nothing.
         """
         epochs = sorted(self._over_ns)[-count:]
         ticks = [self._executed[epoch][stamp] for epoch in epochs for stamp in self._ticks(epoch)]
@@ -148,9 +147,9 @@ class Audit:
         }
 
 
-def _part(values: Iterable[bool]) -> float:
+def _part(values: Iterable[bool]) -> float | None:
     found = list(values)
-    return round(sum(found) / len(found), 4) if found else math.nan
+    return round(sum(found) / len(found), 4) if found else None
 
 
 def stored_ticks(run: Path) -> dict[int, set[int]]:

@@ -197,16 +197,18 @@ class _Training:
         """Wait until the learner has looked at the last episode; it stores whole ones."""
         from vla_rl_ros.ros.observer import GraphTimeoutError
 
-        # A failure's last tick is the closing row, which the learner does not count.
-        blind = self._count("residual_actor", "ticks_blind")
-        wanted = self.num_ticks - self.num_episodes - blind
         with contextlib.suppress(GraphTimeoutError):
             self._observer.wait_until(
-                lambda: self._audit.metrics.get("ticks", 0.0) >= wanted,
+                lambda: self._num_learned() >= self.num_episodes,
                 _SETTLE_TIMEOUT_S,
                 "the learner",
                 self._graph.check,
             )
+
+    def _num_learned(self) -> float:
+        found = self._audit.metrics
+        # Too short to learn from, but seen.
+        return found.get("episodes", 0.0) + found.get("session.empty", 0.0)
 
     def _count(self, node: str, key: str) -> float:
         found = self._observer.number(node, key)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets -> the arm's Cartesian spring; home, hold and recover.
+"""Targets -> the arm's Cartesian spring; home, hold, recover and rearm.
 
 Everything that arrives is validated here and counted when it is refused; following, holding and
 stopping are decided by `hardware.arm_controller` in its own thread, which needs nobody's word to
@@ -75,7 +75,12 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         self._endpoints.reader("gripper/target", self._on_gripper)
         # A service that awaits the arm occupies its callback group: targets are in another one.
         group = ReentrantCallbackGroup()
-        answers = {"home": self._on_home, "hold": self._on_hold, "recover": self._on_recover}
+        answers = {
+            "home": self._on_home,
+            "hold": self._on_hold,
+            "recover": self._on_recover,
+            "rearm": self._on_rearm,
+        }
         for name, answer in answers.items():
             service = self.create_service(Trigger, f"~/{name}", answer, callback_group=group)
             self._offered.append(service)
@@ -185,6 +190,9 @@ class ImpedanceControllerNode(ManagedNode[ImpedanceControllerConfig]):
         self, _: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
         return await self._answer(response, self.arm_handle.controller.recover)
+
+    async def _on_rearm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await self._answer(response, self.arm_handle.controller.rearm)
 
     def _on_hold(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success, response.message = True, self.arm_handle.controller.hold()

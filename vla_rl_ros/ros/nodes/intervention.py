@@ -96,10 +96,10 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self._timer = None
-        if self._gate is not None:
-            self._gate.close()
         if self._hand is not None:
             self._hand.stop()
+        if self._gate is not None:
+            self._shut(self._gate)
 
     def teardown(self) -> None:
         """Leave the topics and the device."""
@@ -129,22 +129,27 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if not self.is_running or self._gate is None:
             return
         if self._episode.phase is not Phase.RUNNING:
-            self._gate.close()
+            self._shut(self._gate)
             self._has_begun = False
             self._say(Level.OK, f"closed, phase {self._episode.phase.value}")
-        elif self._gate.epoch != self._episode.epoch:
+        elif self._gate.epoch != self._episode.epoch and not self._is_stopped():
             is_hand_open = self._is_hand_open()
             self._has_begun = False
+            self._shut(self._gate)
             self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_hand_open)
 
     def _is_hand_open(self) -> bool:
         message = self._fingers.newest()
         try:
-            width_m = None if message is None else decode_gripper(message).width_m
+            fingers = None if message is None else decode_gripper(message)
         except InvalidCommandError as error:
             self.diag.count(f"rejected.gripper_state.{error.reason}")
-            width_m = None
-        return width_m is None or width_m > 0.5 * self.config.gripper_open_width_m
+            fingers = None
+        if fingers is None:
+            return True
+        # What a closed hand holds may be as wide as an open one is.
+        is_wide = fingers.width_m > 0.5 * self.config.gripper_open_width_m
+        return is_wide and not fingers.is_grasped
 
     def _on_action(self, message: JointState) -> None:
         gate = self._gate
@@ -179,7 +184,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         gate, hand = self._gate, self._hand
         if gate is None or hand is None or self._buttons is None or not self.is_running:
             return
-        self._buttons.follow(hand.teleop.presses, self._episode.phase, self._now_s())
+        self._follow_buttons(hand, self._buttons, gate)
         if gate.epoch is None:
             hand.teleop.presses.clear()
             return
@@ -196,6 +201,20 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if gate.is_human:
             self._hand_ms.add((self._now_ns() - hand.report_ns) * 1e-6)
             self.diag.set("hand_to_target_p99_ms", self._hand_ms.quantile(0.99))
+
+    def _follow_buttons(
+        self, hand: OperatorHand, buttons: OperatorButtons, gate: Gate | None
+    ) -> None:
+        """Carry out presses; a stop silences this gate, whoever else hears of it."""
+        buttons.follow(hand.teleop.presses, self._episode, self._now_s())
+        if gate is not None and gate.epoch is not None and self._is_stopped():
+            self._shut(gate)
+            self._has_begun = False
+            self._say(Level.WARN, "stopped by the operator: silent until the next episode")
+
+    def _is_stopped(self) -> bool:
+        buttons = self._buttons
+        return buttons is not None and buttons.stopped_epoch == self._episode.epoch
 
     def _drive(self, gate: Gate, hand: OperatorHand, now_ns: int, measured: Pose) -> None:
         """Let the operator drive, or not any more."""
@@ -221,13 +240,13 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         gate = self._gate
         if self._hand is not None and self._buttons is not None:
             self._hand.check(self._now_s())
-            self._buttons.follow(self._hand.teleop.presses, self._episode.phase, self._now_s())
+            self._follow_buttons(self._hand, self._buttons, gate)
         if gate is None or gate.epoch is None:
             return
         try:
             self._require_supervisor()
         except InvalidCommandError as error:
-            gate.close()
+            self._shut(gate)
             self._say(Level.ERROR, f"{error}; nothing is sent to the arm")
             return
         now_ns = self._now_ns()
@@ -251,6 +270,19 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._record(row)
             if measured is not None and not gate.is_human:
                 self._say(Level.WARN, "holding: no action for this tick")
+
+    def _shut(self, gate: Gate) -> None:
+        """Let nothing through any more; what a human did in the tick that lasts is recorded."""
+        now_ns = self._now_ns()
+        if gate.epoch is not None:
+            try:
+                measured = self._pose.nearest(now_ns)
+            except InvalidCommandError:
+                measured = None
+            self._collect(gate, now_ns, measured)
+        row = gate.close(now_ns)
+        if row is not None:
+            self._record(row)
 
     def _require_supervisor(self) -> None:
         age_s = self._now_s() - self._episode_s

@@ -195,11 +195,17 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             self._orders.note(state)
             self._publish_ledger()
             self._human.save()
+            if self._human.problem:
+                self.get_logger().warning(self._human.problem)
 
     def _publish(self, state: EpisodeState, now_ns: int) -> None:
         self._state.publish(encode_episode(state, now_ns))
-        is_fault = state.phase is Phase.FAULT
-        self.diag.level(Level.ERROR if is_fault else Level.OK, state.reason or state.phase.value)
+        sentence, level = state.reason or state.phase.value, Level.OK
+        if state.phase is Phase.FAULT:
+            level = Level.ERROR
+        elif self._human.problem:
+            level, sentence = Level.WARN, f"{sentence}; {self._human.problem}"
+        self.diag.level(level, sentence)
 
     def _on_tick(self) -> None:
         if self._runner is not None and self._senses is not None:
