@@ -176,21 +176,6 @@ def test_without_a_simulator_it_does_not_configure_and_says_why(
     assert spin_until(executor, lambda: any(expected in status.message for status in said))
 
 
-def test_a_killed_simulator_shows_as_an_error_and_not_as_old_truth(
-    executor, tmp_path: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("VLA_RL_RUN_DIR", str(simulator.run_dir))
-    cell = SceneOnGraph(executor)
-    cell.fresh_objects()
-    simulator.kill()
-    assert spin_until(executor, lambda: any("has not stepped" in s.message for s in cell.said))
-    num_objects = len(cell.objects)
-    assert not spin_until(executor, lambda: len(cell.objects) > num_objects + 1, 0.3)
-    is_reset, sentence = cell.ask("reset")
-    assert not is_reset
-    assert "scene" in sentence
-
-
 def test_a_check_says_why_a_task_cannot_begin_and_touches_nothing(cell: SceneOnGraph) -> None:
     cell.set(task="lift", seed=4)
     assert cell.ask("reset")[0]
@@ -209,3 +194,18 @@ def test_a_check_says_why_a_task_cannot_begin_and_touches_nothing(cell: SceneOnG
     for name, pose in before.items():
         # The spring of the button still settles.
         assert np.allclose(pose.position_m, after[name].position_m, atol=2e-3)
+
+
+def test_a_killed_simulator_shows_as_an_error_and_not_as_old_truth(
+    executor, tmp_path: Path, simulator: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLA_RL_RUN_DIR", str(simulator.run_dir))
+    cell = SceneOnGraph(executor)
+    cell.fresh_objects()
+    simulator.kill()
+    assert spin_until(executor, lambda: any("has not stepped" in s.message for s in cell.said))
+    num_objects = len(cell.objects)
+    assert not spin_until(executor, lambda: len(cell.objects) > num_objects + 1, 0.3)
+    is_reset, sentence = cell.ask("reset")
+    assert not is_reset
+    assert "scene" in sentence
