@@ -100,3 +100,29 @@ def test_a_tick_that_nobody_saw_is_not_waited_for_for_ever() -> None:
     assert world.after(1.0) == []
     assert world.after(8.0) == []
     assert world.after(2.0) == [5 * TICK_NS, 5 * TICK_NS + 1]
+
+
+def test_the_last_tick_of_an_episode_may_come_late_on_one_topic() -> None:
+    world = World()
+    assert world.after(3.0) == []
+    for stamp_ns in (TICK_NS, 2 * TICK_NS):
+        world.put(stamp_ns, "seen")
+    world.put(TICK_NS, "done")
+    end_ns = 2 * TICK_NS + 5
+    world.put(end_ns, "outcome")
+    assert world.after(0.1) == []
+    assert world.after(1.0) == [TICK_NS, TICK_NS]
+    world.put(2 * TICK_NS, "done")
+    assert world.after(0.1) == [2 * TICK_NS, 2 * TICK_NS, end_ns]
+
+
+def test_a_last_tick_that_was_never_executed_is_not_waited_for_long() -> None:
+    world = World()
+    assert world.after(3.0) == []
+    for stamp_ns in (TICK_NS, 2 * TICK_NS):
+        world.put(stamp_ns, "seen")
+    world.put(TICK_NS, "done")
+    world.put(2 * TICK_NS + 5, "outcome")
+    assert world.after(0.1) == []
+    assert world.after(1.0) == [TICK_NS, TICK_NS]
+    assert world.after(1.5) == [2 * TICK_NS, 2 * TICK_NS + 5]

@@ -22,7 +22,9 @@ _HOLD_BACK_S = 0.3
 _LAG_S = 10.0
 """How long a topic that is behind is waited for: a tick may have come on one of them only."""
 _LEVEL_NS = 150_000_000
-"""What a topic may be behind another: the last tick of an episode is seen but not executed."""
+"""What a topic may stay behind another: the last tick of an episode is seen but not executed."""
+_LAST_TICK_S = 2.0
+"""How long that tick is waited for all the same: on a busy machine it may only be late."""
 
 
 class SessionIntake:
@@ -52,7 +54,7 @@ class SessionIntake:
         self._begin_ns = begin_ns
         self._waiting: list[tuple[int, float, str, Any]] = []
         self._newest_ns = dict.fromkeys(level, -1)
-        self._past_s = self._level_s = now_s()
+        self._past_s = self._level_s = self._even_s = now_s()
         self._is_past = True
 
     @property
@@ -72,7 +74,7 @@ class SessionIntake:
                 self._newest_ns[topic] = max(stamp_ns, self._newest_ns[topic])
         level_ns = self._level(now_s)
         if self._is_past:
-            if not self._is_connected() or level_ns is not None:
+            if not self._is_connected() or (level_ns is not None and self._gap_ns() > _LEVEL_NS):
                 self._past_s = now_s
             if now_s - self._past_s < _QUIET_S:
                 return []
@@ -88,8 +90,15 @@ class SessionIntake:
 
     def _level(self, now_s: float) -> int | None:
         """Stamp up to which a topic of the tick is behind; None when none is, or for too long."""
-        behind_ns, ahead_ns = min(self._newest_ns.values()), max(self._newest_ns.values())
-        if ahead_ns - behind_ns <= _LEVEL_NS:
+        gap_ns = self._gap_ns()
+        if gap_ns <= _LEVEL_NS:
             self._level_s = now_s
+        if gap_ns == 0:
+            self._even_s = now_s
             return None
-        return None if now_s - self._level_s > _LAG_S else behind_ns
+        is_far = gap_ns > _LEVEL_NS
+        since_s, patience_s = (self._level_s, _LAG_S) if is_far else (self._even_s, _LAST_TICK_S)
+        return None if now_s - since_s > patience_s else min(self._newest_ns.values())
+
+    def _gap_ns(self) -> int:
+        return max(self._newest_ns.values()) - min(self._newest_ns.values())
