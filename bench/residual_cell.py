@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from residual_runs import command, evaluations
 
 _EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 4_000, 40, 100, 0.95
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
@@ -118,18 +118,18 @@ def _play(name: str, out: Path) -> None:
     case = CASES[run.case]
     print(f"[bench] {name}: {run.label}", file=sys.stderr, flush=True)
     if case.stop_at and not _base(out, case.stop_at).exists():
-        _command(
+        command(
             ["train", "base", "--out", str(_base(out, case.stop_at).parent), "--seed", "0",
              "--episodes", "300", "--steps", "6000", "--stop-at", str(case.stop_at)]
         )  # fmt: skip
     door = case.door(out)
-    trained = _command(
+    trained = command(
         ["train", "residual", *door, "--out", str(directory), "--seed", str(run.seed),
          "--steps", str(run.steps), "--eval-every", str(_EVAL_EVERY),
          "--eval-episodes", str(_EVAL_EPISODES), "--compiled", "--set", *run.settings]
     )  # fmt: skip
     evaluated = {
-        policy: _command(
+        policy: command(
             ["eval", "residual", *door, "--policy", policy, "--out", str(directory),
              "--episodes", str(_FINAL_EPISODES)]
         )
@@ -138,29 +138,10 @@ def _play(name: str, out: Path) -> None:
     result.write_text(json.dumps({"train": trained, **evaluated}), encoding="utf-8")
 
 
-def _command(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run a command of the package; returns its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vla_rl_ros.tools.cli", *arguments],
-        check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _evaluations(out: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The base's evaluation, and those of the residual in order."""
-    text = (out / name / "log.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    found = [line for line in lines if line["kind"] == "evaluation"]
-    base = next(line for line in found if line["policy"] == "base")
-    return base, [line for line in found if line["policy"] == "residual"]
-
-
 def _figures(out: Path, name: str) -> dict[str, Any]:
     """What a row of the table says."""
     result: dict[str, Any] = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-    base, learned = _evaluations(out, name)
+    base, learned = evaluations(out, name)
     reached = [line["step"] for line in learned if line["success"] >= _GOAL]
     lowest = min(line["success"] for line in learned) - base["success"]
     return {**result, "lowest": lowest, "reached": reached[0] if reached else None}
@@ -200,7 +181,7 @@ def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:
     panels = figure.subplots(1, len(cases), sharey=True, squeeze=False)[0]
     for axis, case in zip(panels, cases, strict=True):
         for name in (name for name in found if RUNS[name].case == case):
-            base, learned = _evaluations(out, name)
+            base, learned = evaluations(out, name)
             run = RUNS[name]
             axis.plot(
                 [line["step"] for line in learned],

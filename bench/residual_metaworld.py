@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from residual_runs import command, evaluations
 
 _ENVIRONMENTS = {"push": "push-v3", "peg": "peg-insert-side-v3"}
 _TASK_OPTIONS = {"push": (), "peg": ("learner.xi=0.25",)}
@@ -127,36 +128,17 @@ def _play(name: str, out: Path) -> None:
         return
     run, directory = RUNS[name], out / name
     print(f"[bench] {name}: {run.label}", file=sys.stderr, flush=True)
-    trained = _command(run.training(directory))
-    evaluated = _command(
+    trained = command(run.training(directory))
+    evaluated = command(
         ["eval", "residual", *run.door, "--policy", "residual", "--out", str(directory)]
     )
     result.write_text(json.dumps({"train": trained, "eval": evaluated}), encoding="utf-8")
 
 
-def _command(arguments: Sequence[str]) -> dict[str, Any]:
-    """Run a command of the package; returns its last line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "vla_rl_ros.tools.cli", *arguments],
-        check=True, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
-def _evaluations(out: Path, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The base's evaluation, and those of the residual in order."""
-    text = (out / name / "log.jsonl").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    found = [line for line in lines if line["kind"] == "evaluation"]
-    base = next(line for line in found if line["policy"] == "base")
-    return base, [line for line in found if line["policy"] == "residual"]
-
-
 def _figures(out: Path, name: str) -> dict[str, Any]:
     """What a row of a table says."""
     result = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
-    base, learned = _evaluations(out, name)
+    base, learned = evaluations(out, name)
     reached = [line["step"] for line in learned if line["success"] >= _GOAL]
     return {
         "base": base,
@@ -206,7 +188,7 @@ def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:
     panels.append((axes[2], "push", [n for n in found if RUNS[n].label != "ours"]))
     for axis, task, names in panels:
         for name in names:
-            _, learned = _evaluations(out, name)
+            _, learned = evaluations(out, name)
             run = RUNS[name]
             axis.plot(
                 [line["step"] for line in learned],

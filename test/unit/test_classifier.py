@@ -31,7 +31,8 @@ from vla_rl_ros.learning.classifier_scores import (
     confusion,
     roc,
 )
-from vla_rl_ros.learning.classifier_training import ClassifierSettings, train
+from vla_rl_ros.learning.classifier_trainer import ClassifierSettings
+from vla_rl_ros.learning.classifier_training import train
 
 SETTINGS = ClassifierSettings(
     steps=12, batch=16, image_px=PX, min_positives=4, shift_px=2, noise=0.0, learning_rate=1e-2

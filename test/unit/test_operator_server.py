@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from unit.operator_stub import StubView, serving
 
+from vla_rl_ros.tools import loopback_http
 from vla_rl_ros.tools.operator_server import (
     MAX_SIDE_PX,
     TOKEN_HEADER,
@@ -138,8 +139,12 @@ def test_a_name_that_was_pointed_here_reads_nothing(server: OperatorServer) -> N
         assert ask(server, "GET", "/state", {"Host": f"{name}:{port}"})[0] == 200
 
 
-def test_beyond_loopback_a_key_is_needed_even_to_look(view: StubView) -> None:
-    with serving(view, "0.0.0.0") as server:
+def test_beyond_loopback_a_key_is_needed_even_to_look(
+    view: StubView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if others could connect; a test opens no port to them.
+    monkeypatch.setattr(loopback_http, "is_loopback_host", lambda _: False)
+    with serving(view) as server:
         assert not server.is_local
         host = {"Host": f"192.0.2.7:{server.server_address[1]}"}
         origin = own(server, Origin=f"http://{host['Host']}", **host)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,15 +17,13 @@ import numpy as np
 import torch
 
 from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.base_labels import Samples
 from vla_rl_ros.learning.base_language import draw_wordings
 from vla_rl_ros.learning.base_loss import BaseLearner, Losses
+from vla_rl_ros.learning.trainer_file import check_same, continuing
 from vla_rl_ros.policies.pi0.nano import NanoPI0
 
 _EMA_WARM_UP = 10
-# Nothing is pickled here: this is how torch says that a file is not one of plain tensors.
-_UNREADABLE = (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,23 +152,10 @@ class Trainer:
         Raises:
             ConfigError: Damaged file, or one of a run with other settings; names them.
         """
-        try:
+        with continuing(path):
             values = torch.load(path, weights_only=True)
-            theirs = values["settings"]
-            self._check_same(theirs, path)
+            check_same(path, values["settings"], asdict(self.settings))
             self._learner.load_state_dict(values["learner"])
             self.average.load_state_dict(values["average"])
             self._optimiser.load_state_dict(values["optimiser"])
             self.step_number = int(values["step"])
-        except _UNREADABLE as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{path}: cannot be continued, delete it: {error}") from error
-
-    def _check_same(self, theirs: dict[str, object], path: Path) -> None:
-        ours = asdict(self.settings)
-        different = [f"{k}={theirs.get(k)}" for k in ours if theirs.get(k) != ours[k]]
-        if different:
-            raise ConfigError(
-                f"{path} was begun with {', '.join(different)}: use the same or another --out"
-            )

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a success classifier on a label set and writes what the node runs.
 
-A run can be killed at any time and goes on with the same command. Every step draws its batch and
-its variation from random streams of its own, so a continued run equals an uninterrupted one.
-Called by `vla-rl-ros train classifier`.
+A run can be killed at any time and goes on with the same command. Called by
+`vla-rl-ros train classifier`.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import math
-import pickle
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -23,21 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.success import violated_check
 from vla_rl_ros.data.label_frames import STATE_NAMES
 from vla_rl_ros.data.label_set import LabelledFrames, LabelSet
 from vla_rl_ros.learning.classifier_data import (
     Split,
-    Variation,
-    as_stacks,
     check_apart,
     check_frames,
     split_by_episode,
-    varied,
 )
 from vla_rl_ros.learning.classifier_model import (
     LOGIT,
@@ -57,53 +47,14 @@ from vla_rl_ros.learning.classifier_scores import (
     confusion,
     roc,
 )
+from vla_rl_ros.learning.classifier_trainer import ClassifierSettings, ClassifierTrainer
 
 _SAVE_PERIOD_S = 20.0
 _CHECKPOINT = "trainer.pt"
 _UNMEASURED = "unmeasured"
-_WARM_UP_STEPS = 30
 _OPSET = 17
-# Nothing is pickled here: this is how torch says that a file is not one of plain tensors.
-_UNREADABLE = (OSError, RuntimeError, KeyError, EOFError, ValueError, pickle.UnpicklingError)
 
 Tell = Callable[[int, float], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierSettings:
-    """How a classifier learns."""
-
-    steps: int = param(600, doc="Gradient steps.", low=1, high=1_000_000)
-    batch: int = param(48, doc="Frames per step.", low=2, high=4096)
-    seed: int = param(0, doc="Of split, weights and batches.", low=0)
-    image_px: int = param(128, doc="Side of the network's images.", unit="px", low=32, high=512)
-    backbone: str = param("cnn", doc="What makes its features.", choices=("cnn", "pi0"))
-    learning_rate: float = param(2e-3, doc="At its highest.", low=1e-6, high=0.1)
-    weight_decay: float = param(0.02, doc="Of matrices and filters.", low=0.0, high=1.0)
-    ema: float = param(0.99, doc="Decay of the average of weights.", low=0.0, high=1.0)
-    positive_part: float = param(
-        0.4, doc="Part of a batch that shows success.", low=0.05, high=0.95
-    )
-    smoothing: float = param(0.02, doc="Of the labels.", low=0.0, high=0.4)
-    shift_px: int = param(6, doc="Largest shift of the random crop.", unit="px", low=0, high=64)
-    brightness: float = param(0.25, doc="Largest change, as a part.", low=0.0, high=1.0)
-    contrast: float = param(0.2, doc="Largest change, as a part.", low=0.0, high=1.0)
-    colour: float = param(0.08, doc="Largest change of a colour, as a part.", low=0.0, high=1.0)
-    noise: float = param(3.0, doc="Deviation per pixel, of 255.", low=0.0, high=64.0)
-    calibrate_part: float = param(
-        0.2, doc="Part of the episodes that decides the threshold.", low=0.05, high=0.5
-    )
-    test_part: float = param(0.2, doc="Part of the episodes held out.", low=0.0, high=0.5)
-    max_fpr: float = param(
-        0.005, doc="False positive rate that the threshold is chosen for.", low=0.0, high=0.5
-    )
-    min_positives: int = param(30, doc="Frames of success to begin with.", low=1)
-    needed: int = param(3, doc="Frames that must agree for a decision.", low=1, high=100)
-    window: int = param(4, doc="Among so many of the last ones.", low=1, high=100)
-
-    def __post_init__(self) -> None:
-        """Check bounds."""
-        check_bounds(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,147 +70,6 @@ class Judged:
     name: str
     frames: LabelledFrames
     probabilities: NDArray[np.float64]
-
-
-class ClassifierTrainer:
-    """The network, its average, and its optimiser.
-
-    Attributes:
-        step_number: Steps done.
-        average: What is exported.
-    """
-
-    def __init__(
-        self,
-        settings: ClassifierSettings,
-        frames: LabelledFrames,
-        cameras: tuple[str, ...],
-        checkpoint: Path | None = None,
-    ) -> None:
-        """Initialise from the seed.
-
-        Args:
-            settings: How to learn.
-            frames: To train on, in the size of the network.
-            cameras: In the order of its inputs.
-            checkpoint: PI0 whose tower is used, for the backbone ``pi0``.
-        """
-        self.settings = settings
-        self.step_number = 0
-        torch.manual_seed(settings.seed)
-        self._net = ClassifierNet(
-            cameras, settings.image_px, backbone=settings.backbone, checkpoint=checkpoint
-        )
-        self._net.train()
-        self.average = copy.deepcopy(self._net).eval()
-        self._images = as_stacks(frames.images, cameras)
-        self._labels = torch.from_numpy(frames.is_success.astype(np.float32))
-        self._rows = [np.flatnonzero(frames.is_success == label) for label in (False, True)]
-        weights = [w for w in self._net.parameters() if w.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [w for w in weights if w.ndim > 1]},
-            {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self._optimiser = torch.optim.AdamW(
-            groups,
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-        )
-        self._variation = Variation(
-            shift_px=settings.shift_px,
-            brightness=settings.brightness,
-            contrast=settings.contrast,
-            colour=settings.colour,
-            noise=settings.noise,
-        )
-
-    def step(self) -> float:
-        """One gradient step; returns the loss before it."""
-        settings = self.settings
-        rng = np.random.default_rng([settings.seed, self.step_number])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        torch.manual_seed(int(rng.integers(2**62)))
-        num_positives = max(1, round(settings.positive_part * settings.batch))
-        index = np.concatenate(
-            [
-                rng.choice(rows, count, replace=len(rows) < count)
-                for rows, count in zip(
-                    self._rows, (settings.batch - num_positives, num_positives), strict=True
-                )
-            ]
-        )
-        seen = [varied(stack[index], self._variation, generator) for stack in self._images]
-        smooth = settings.smoothing
-        targets = self._labels[index] * (1.0 - 2.0 * smooth) + smooth
-        loss = functional.binary_cross_entropy_with_logits(self._net(*seen), targets)
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
-        self._optimiser.step()
-        self.step_number += 1
-        self._move_average()
-        return float(loss.detach())
-
-    def _learning_rate(self) -> float:
-        done = self.step_number
-        rise = min(1.0, (done + 1) / _WARM_UP_STEPS)
-        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / self.settings.steps)))
-        return self.settings.learning_rate * rise * (0.02 + 0.98 * fall)
-
-    @torch.no_grad()
-    def _move_average(self) -> None:
-        decay = min(self.settings.ema, (1 + self.step_number) / (10 + self.step_number))
-        for average, weight in zip(self.average.parameters(), self._net.parameters(), strict=True):
-            if weight.requires_grad:
-                average.lerp_(weight, 1.0 - decay)
-
-    def save(self, path: Path, data: str) -> None:
-        """Write everything needed to go on; the file is whole or the old one.
-
-        Args:
-            path: To write.
-            data: What identifies the frames.
-        """
-        part = path.with_suffix(".part")
-        torch.save(
-            {
-                "settings": asdict(self.settings),
-                "data": data,
-                "step": self.step_number,
-                "net": self._net.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-            },
-            part,
-        )
-        part.replace(path)
-
-    def load(self, path: Path, data: str) -> None:
-        """Go on where `save` was called.
-
-        Raises:
-            ConfigError: Damaged, or a run with other settings or frames; says which.
-        """
-        try:
-            values = torch.load(path, weights_only=True)
-            theirs, ours = values["settings"], asdict(self.settings)
-            different = [f"{k}={theirs.get(k)}" for k in ours if theirs.get(k) != ours[k]]
-            if values["data"] != data:
-                different.append("other labels")
-            if different:
-                raise ConfigError(
-                    f"{path} was begun with {', '.join(different)}: use the same or another --out"
-                )
-            self._net.load_state_dict(values["net"])
-            self.average.load_state_dict(values["average"])
-            self._optimiser.load_state_dict(values["optimiser"])
-            self.step_number = int(values["step"])
-        except _UNREADABLE as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(f"{path}: cannot be continued, delete it: {error}") from error
 
 
 def train(

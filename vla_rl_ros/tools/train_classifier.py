@@ -68,7 +68,8 @@ def run_classifier(arguments: argparse.Namespace) -> int:
 
     from vla_rl_ros.data.label_set import LabelSet
     from vla_rl_ros.learning.classifier_report import write_figures
-    from vla_rl_ros.learning.classifier_training import ClassifierSettings, train
+    from vla_rl_ros.learning.classifier_trainer import ClassifierSettings
+    from vla_rl_ros.learning.classifier_training import train
     from vla_rl_ros.learning.fused_step import tune_cpu
 
     check_changes(arguments.set, ("classifier",))
