@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.core.changes import changed
+from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.verdict import ENVIRONMENT
 from vla_rl_ros.learning.fused_step import tune_cpu
 from vla_rl_ros.learning.offline_run import OfflineSettings, OfflineTrainer
 from vla_rl_ros.learning.presets import preset
-from vla_rl_ros.learning.row_log import RowLog
-from vla_rl_ros.learning.rows import RowLayout
+from vla_rl_ros.learning.row_log import RowLog, read_layout
 
 _DOOR = (
     "--gym", "metaworld:Meta-World/MT1", "--gym-arguments", '{"env_name": "push-v3"}',
@@ -116,9 +117,9 @@ def _play(out: Path, name: str, seed: int) -> None:
 
 
 def _learn_offline(rows: Path, out: Path, arm: Arm, seed: int) -> None:
-    facts = json.loads((rows / "layout.json").read_text(encoding="utf-8"))
-    del facts["format"]
-    layout = RowLayout(**{**facts, "reward_terms": tuple(facts["reward_terms"])})
+    layout = read_layout(rows)
+    if layout is None:
+        raise ConfigError(f"{rows} holds no rows")
     changes = (*_COMMON, *arm.changes, *arm.frozen)
     config = changed(preset(_PRESET), "learner", changes)
     settings = OfflineSettings(updates=arm.updates, seed=seed)
@@ -126,7 +127,7 @@ def _learn_offline(rows: Path, out: Path, arm: Arm, seed: int) -> None:
     try:
         if not trainer.known_episodes:
             log = RowLog(rows, layout)
-            trainer.add(log.rows.copy())
+            trainer.add(log.rows.copy(), ENVIRONMENT)
             log.close()
         found = trainer.run(tell=lambda _done, _metrics: None)
         print(f"[bench] {arm.label}: {json.dumps(found)}", file=sys.stderr, flush=True)

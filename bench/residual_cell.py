@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residual_runs import command, evaluations
+from residual_runs import command, evaluations, with_interval
 
 _EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 4_000, 40, 100, 0.95
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
@@ -157,19 +157,14 @@ def _table(found: dict[str, dict[str, Any]]) -> str:
     for name, row in found.items():
         train, base, kept = row["train"], row["base"], row["residual"]
         cells = [
-            name, RUNS[name].label, _with_interval(base),
-            f"{_with_interval(kept)}{' (base)' if kept.get('driver') == 'base' else ''}",
+            name, RUNS[name].label, with_interval(base),
+            f"{with_interval(kept)}{' (base)' if kept.get('driver') == 'base' else ''}",
             f"{base['mean_steps']:.0f} to {kept['mean_steps']:.0f}",
             f"base {100 * row['lowest']:+.0f}", str(row["reached"] or "never"),
             str(train["fall_backs"]), str(train["returns"]), f"{train['wall_s'] / 60:.0f}",
         ]  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
-
-
-def _with_interval(line: dict[str, Any]) -> str:
-    low, high = 100 * line["wilson_low"], 100 * line["wilson_high"]
-    return f"{100 * line['success']:.0f} ({low:.0f}-{high:.0f})"
 
 
 def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from residual_runs import command, evaluations
+from residual_runs import command, evaluations, with_interval
 
 _ENVIRONMENTS = {"push": "push-v3", "peg": "peg-insert-side-v3"}
 _TASK_OPTIONS = {"push": (), "peg": ("learner.xi=0.25",)}
@@ -161,18 +161,13 @@ def _table(names: Sequence[str], found: dict[str, dict[str, Any]]) -> str:
         row, train = found[name], found[name]["train"]
         kept = row["kept"].get("driver", "residual")
         cells = [
-            name, RUNS[name].label, _with_interval(row["base"]), _with_interval(row["last"]),
+            name, RUNS[name].label, with_interval(row["base"]), with_interval(row["last"]),
             f"base {100 * row['lowest']:+.0f}", str(row["reached"] or "never"),
-            f"{_with_interval(row['kept'])}{'' if kept == 'residual' else ' (base)'}",
+            f"{with_interval(row['kept'])}{'' if kept == 'residual' else ' (base)'}",
             str(train["fall_backs"]), str(train["returns"]), f"{train['wall_s'] / 60:.0f}",
         ]  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
-
-
-def _with_interval(line: dict[str, Any]) -> str:
-    low, high = 100 * line["wilson_low"], 100 * line["wilson_high"]
-    return f"{100 * line['success']:.0f} ({low:.0f}-{high:.0f})"
 
 
 def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:

@@ -28,3 +28,9 @@ def evaluations(out: Path, name: str) -> tuple[dict[str, Any], list[dict[str, An
     found = [line for line in lines if line["kind"] == "evaluation"]
     base = next(line for line in found if line["policy"] == "base")
     return base, [line for line in found if line["policy"] == "residual"]
+
+
+def with_interval(line: dict[str, Any]) -> str:
+    """Success of an evaluation in percent, with Wilson's interval."""
+    low, high = 100 * line["wilson_low"], 100 * line["wilson_high"]
+    return f"{100 * line['success']:.0f} ({low:.0f}-{high:.0f})"

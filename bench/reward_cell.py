@@ -30,12 +30,15 @@ if TYPE_CHECKING:
     from vla_rl_ros.learning.classifier_model import SuccessModel
 
 TASKS = ("lift", "peg", "button")
-TRAINING_SEED, HARD_SEED, HELD_OUT_SEED, VERDICT_SEED = 0, 1_000, 50_000, 60_000
+TRAINING_SEED, HARD_SEED, HELD_OUT_SEED, VERDICT_SEED = 0, 1_000, 72_000, 82_000
 NUM_VERDICTS = 100
 CHECKS = {
     # How high is not for a camera to say.
     "lift": ("--check", "tcp.z_m", 0.09, 1.0, "--check", "gripper.width_m", 0.03, 0.05),
 }
+VARIANTS = {"peg": ("default", "peg_friction_tight")}
+"""Held by friction the peg slides up in the hand: another picture of failure, and half of the
+policy's episodes fail there."""
 MIN_HOLD_S = 0.2
 
 
@@ -44,6 +47,7 @@ class Verdict:
     """How the classifier decided an episode, and what was true.
 
     Attributes:
+        variant: Of the scene.
         kind: Of the episode.
         seed: Of it.
         said: Whether the classifier ended it as a success.
@@ -56,6 +60,7 @@ class Verdict:
         false_frames: Frames of failure that were taken for success.
     """
 
+    variant: str
     kind: str
     seed: int
     said: bool
@@ -78,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--steps", type=int, default=250, help="of the last training")
+    parser.add_argument("--steps", type=int, default=800, help="of the last training")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     for task in arguments.only:
@@ -91,26 +96,30 @@ def main() -> int:
 def run_task(task: str, out: Path, steps: int) -> None:
     """Everything about one task."""
     labels, first, final, held = (out / name for name in ("labels", "first", "final", "held_out"))
-    simulate = ["label", "--simulate", task, "--from-truth"]
-    step(
-        out / "1_labels.json",
-        [*simulate, "--out", labels, "--seed", TRAINING_SEED, "--episodes", 24, "--staged", 30,
-         "--positives", 4, "--negatives", 6],
-    )  # fmt: skip
+    variants = VARIANTS.get(task, ("default",))
+
+    def collect(number: int, into: Path, policy: int, staged: int, *more: object) -> None:
+        """Label so many episodes, in equal parts of all variants."""
+        each = ("--episodes", policy // len(variants), "--staged", staged // len(variants))
+        for name in variants:
+            suffix = "" if name == "default" else f"_{name}"
+            step(
+                out / f"{number}_labels{suffix}.json",
+                ["label", "--simulate", task, "--variant", name, "--from-truth", "--out", into,
+                 *each, *more],
+            )  # fmt: skip
+
+    few = ("--positives", 2, "--negatives", 3)
+    limits = ("--most-positives", 200, "--most-negatives", 1000)
+    collect(1, labels, 40, 40, "--seed", TRAINING_SEED, *few, *limits)
     step(
         out / "2_first.json",
-        ["train", "classifier", "--labels", labels, "--out", first, "--steps", 150],
+        ["train", "classifier", "--labels", labels, "--out", first, "--steps", 300],
     )
-    step(
-        out / "3_hard.json",
-        [*simulate, "--out", labels, "--seed", HARD_SEED, "--episodes", 26, "--staged", 90,
-         "--positives", 4, "--negatives", 6, "--hard-first", first],
-    )  # fmt: skip
-    step(
-        out / "4_held_out.json",
-        [*simulate, "--out", held, "--seed", HELD_OUT_SEED, "--episodes", 60, "--staged", 60,
-         "--positives", 6, "--negatives", 12, "--most-positives", 1000,
-         "--most-negatives", 10000],
+    collect(3, labels, 100, 150, "--seed", HARD_SEED, *few, *limits, "--hard-first", first)
+    collect(
+        4, held, 60, 60, "--seed", HELD_OUT_SEED, "--positives", 6, "--negatives", 12,
+        "--most-positives", 1000, "--most-negatives", 10000,
     )  # fmt: skip
     step(
         out / "5_final.json",
@@ -134,39 +143,47 @@ def step(result: Path, command: list[object]) -> None:
 
 def decide(task_name: str, classifier: Path, path: Path) -> None:
     """100 episodes of the policy and 100 failures, ended by the classifier alone."""
-    from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker
+    from vla_rl_ros.learning.classifier_episodes import POLICY, EpisodeMaker
     from vla_rl_ros.learning.classifier_model import SuccessModel
+    from vla_rl_ros.learning.classifier_staging import STAGED
     from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
     from vla_rl_ros.sim.scene_ids import CAMERAS
     from vla_rl_ros.sim.tasks import task_by_name
 
-    done = read_verdicts(path)
+    known = {(verdict.variant, verdict.kind, verdict.seed) for verdict in read_verdicts(path)}
     kinds = STAGED[task_by_name(task_name)]
-    cases = [(POLICY, VERDICT_SEED + number) for number in range(NUM_VERDICTS)]
-    cases += [(kinds[n % len(kinds)], VERDICT_SEED + n) for n in range(NUM_VERDICTS)]
-    known = {(verdict.kind, verdict.seed) for verdict in done}
-    left = [case for case in cases if case not in known]
-    if not left:
-        return
-    model, maker = SuccessModel(classifier), EpisodeMaker(task_by_name(task_name), None)
-    period_s = maker.sim.spec.control_period_s
-    maker.policy = make_policy(
-        "pi0",
-        PolicySettings(device="cpu"),
-        PolicyEnvironment(control_period_s=period_s, cameras=CAMERAS),
-    )
-    with path.open("a", encoding="utf-8") as file:
-        for number, (kind, seed) in enumerate(left):
-            verdict = one_verdict(maker, model, kind, seed)
-            file.write(json.dumps(asdict(verdict)) + "\n")
-            file.flush()
-            print(f"[bench] {number + 1} of {len(left)}: {verdict}", file=sys.stderr, flush=True)
+    variants = VARIANTS.get(task_name, ("default",))
+    model = SuccessModel(classifier)
+    for variant in variants:
+        numbers = range(NUM_VERDICTS // len(variants))
+        cases = [(POLICY, VERDICT_SEED + number) for number in numbers]
+        cases += [(kinds[n % len(kinds)], VERDICT_SEED + n) for n in numbers]
+        left = [case for case in cases if (variant, *case) not in known]
+        if not left:
+            continue
+        maker = EpisodeMaker(task_by_name(task_name), None, variant)
+        period_s = maker.sim.spec.control_period_s
+        maker.policy = make_policy(
+            "pi0",
+            PolicySettings(device="cpu"),
+            PolicyEnvironment(control_period_s=period_s, cameras=CAMERAS),
+        )
+        with path.open("a", encoding="utf-8") as file:
+            for number, (kind, seed) in enumerate(left):
+                verdict = one_verdict(maker, model, variant, kind, seed)
+                file.write(json.dumps(asdict(verdict)) + "\n")
+                file.flush()
+                told = f"{number + 1} of {len(left)}: {verdict}"
+                print(f"[bench] {told}", file=sys.stderr, flush=True)
+        maker.close()
 
 
-def one_verdict(maker: EpisodeMaker, model: SuccessModel, kind: str, seed: int) -> Verdict:
+def one_verdict(
+    maker: EpisodeMaker, model: SuccessModel, variant: str, kind: str, seed: int
+) -> Verdict:
     """One episode, looked at every tick, decided as node and supervisor decide."""
-    from vla_rl_ros.core.episode import SuccessHold
     from vla_rl_ros.core.success import Debounce, violated_check
+    from vla_rl_ros.core.verdict import SuccessHold
     from vla_rl_ros.data.label_frames import STATE_NAMES
 
     manifest = model.manifest
@@ -185,6 +202,7 @@ def one_verdict(maker: EpisodeMaker, model: SuccessModel, kind: str, seed: int) 
     runs = np.convolve(truth, np.ones(3), "valid") if len(truth) >= 3 else np.zeros(1)
     first = int(truth.argmax()) if truth.any() else None
     return Verdict(
+        variant=variant,
         kind=kind,
         seed=seed,
         said=hold.is_held,
@@ -264,7 +282,7 @@ def _accuracy_row(task: str, figures: dict[str, Any], timing: Path) -> str:
 
 def _verdict_row(task: str, found: list[Verdict]) -> str:
     policy = [v for v in found if v.kind == "policy"]
-    failed = [v for v in found if v.kind != "policy" and not v.ever_true]
+    failed = [v for v in found if not v.ever_true]
     frames = sum(v.frames for v in found)
     wrong = sum(v.wrong_frames for v in found)
     late = [v.late_s for v in policy if v.late_s is not None]

@@ -47,14 +47,14 @@ class CellStub(Node):
         self.heard = defaultdict(list)
         self._senders = {}
         for name in watched:
-            self.create_subscription(
-                message_type(TOPIC_BY_NAME[name].type),
-                name,
-                self.heard[name].append,
-                QoSProfile(depth=500),
-            )
+            self.listen(name)
         self.create_timer(0.02, self._sense)
         self.create_timer(0.1, self._beat)
+
+    def listen(self, name: str) -> None:
+        """Watch a topic from now on."""
+        kind = message_type(TOPIC_BY_NAME[name].type)
+        self.create_subscription(kind, name, self.heard[name].append, QoSProfile(depth=500))
 
     def now_ns(self) -> int:
         return int(self.get_clock().now().nanoseconds)

@@ -61,6 +61,7 @@ class SessionStub(Node):
 
     def begin(self) -> None:
         self._epoch += 1
+        self._now_ns += P
         self._tell(Phase.RUNNING)
 
     def ticks(self, count: int, *, source: Source = Source.VLA) -> None:
@@ -88,23 +89,32 @@ class SessionStub(Node):
         vector = fresh.vector(np.zeros(20), 1.0)
         self._send("policy/observation", encode_observation(fresh, vector, self._now_ns))
 
+    def to_present(self) -> None:
+        """Leave the past: what is told from now on has stamps of now and of a moment later."""
+        self._now_ns = int(self.get_clock().now().nanoseconds)
+
     def end(self, *, success: bool = True) -> None:
+        self.verdict(success=success)
+        self._now_ns += 10**9
+        self._tell(Phase.IDLE)
+
+    def verdict(self, *, success: bool = True) -> None:
+        """Tell how the episode ended, and nothing of what comes after it."""
         self._now_ns += P // 2
         outcome = Outcome.SUCCESS if success else Outcome.TIMEOUT
         ended = self.state(Phase.ENDED, outcome)
         self._send("episode/outcome", encode_episode(ended, self._now_ns))
         self._tell(Phase.ENDED, outcome)
-        self._now_ns += 10**9
-        self._tell(Phase.IDLE)
 
     def _tell(self, phase: Phase, outcome: Outcome | None = None) -> None:
         self._phase = phase
         self._send("episode/state", encode_episode(self.state(phase, outcome), self._now_ns))
 
     def _beat(self) -> None:
-        # The session lies in the past, and its present goes on.
+        # The session lies in the past, and its present goes on. So by its stamp a heartbeat of a
+        # running episode comes after the end of it, as if a clock had been set back.
         if self._phase in (Phase.IDLE, Phase.RUNNING):
-            now_ns = int(self.get_clock().now().nanoseconds)
+            now_ns = max(self._now_ns, int(self.get_clock().now().nanoseconds))
             self._send("episode/state", encode_episode(self.state(self._phase), now_ns))
 
     def _send(self, name: str, message: object) -> None:

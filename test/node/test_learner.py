@@ -8,78 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from node.learner_session import SessionStub
+from node.learner_bench import SETTINGS, Bench
 from node.weights_stub import SEEN
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import JointState
-from std_msgs.msg import UInt8MultiArray
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.learning.actor_bytes import decode_actor
-from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.rows import END
 from vla_rl_ros.learning.schedule import Driver
-from vla_rl_ros.learning.session_rows import session_layout
 from vla_rl_ros.ros.nodes.learner import LearnerNode
-from vla_rl_ros.ros.qos import LATCHED
-from vla_rl_ros.ros.testing import spin_until
 
 pytestmark = pytest.mark.ros
-
-SETTINGS = (
-    "learner.hidden=16,16 learner.batch_size=16 learner.base_episodes=2 "
-    "learner.warm_up_steps=0 learner.critic_only_updates=5 run.max_utd=1"
-)
-
-
-class Bench:
-    """A session, a learner and an ear on what it sends."""
-
-    def __init__(self, executor, directory: Path) -> None:
-        self.executor, self.directory = executor, directory
-        self.session = SessionStub(executor)
-        self.weights: list[bytes] = []
-        self.metrics: list[dict[str, float]] = []
-        self.session.create_subscription(
-            UInt8MultiArray, "learner/actor", lambda m: self.weights.append(bytes(m.data)), LATCHED
-        )
-        self.session.create_subscription(
-            JointState,
-            "learner/metrics",
-            lambda m: self.metrics.append(dict(zip(m.name, m.position, strict=True))),
-            QoSProfile(depth=50),
-        )
-        self.node: LearnerNode | None = None
-
-    def start(self, **parameters: object) -> None:
-        values = {"settings": SETTINGS, "publish_period_s": 0.2, **parameters}
-        self.node = LearnerNode({"autostart": False, "directory": str(self.directory), **values})
-        self.executor.add_node(self.node)
-        self.node.trigger_configure()
-        self.node.trigger_activate()
-        assert self.node.is_running
-
-    def stop(self) -> None:
-        assert self.node is not None
-        self.executor.remove_node(self.node)
-        self.node.trigger_shutdown()
-        self.node.destroy_node()
-        self.node = None
-
-    def until(self, predicate, timeout_s: float = 20.0) -> bool:
-        return spin_until(self.executor, predicate, timeout_s)
-
-    def latest(self, name: str) -> float:
-        return self.metrics[-1].get(name, float("nan")) if self.metrics else float("nan")
-
-    def stored(self):
-        """Rows on disk; the learner must have ended."""
-        layout = session_layout(SEEN.dim, SEEN.version)
-        replay = Replay(self.directory / "replay" / "online", layout, n_step=5, gamma=0.99)
-        rows = replay.rows.copy()
-        replay.close()
-        return rows
 
 
 @pytest.fixture
@@ -96,7 +36,7 @@ def test_episodes_become_rows_updates_and_weights(bench) -> None:
         bench.session.episode(success=number != 1)
     assert bench.until(lambda: bench.latest("episodes") == 3.0)
     assert bench.until(lambda: bench.latest("updates") >= 5.0)
-    assert bench.until(lambda: decode_actor(bench.weights[-1]).driver is Driver.RESIDUAL)
+    assert bench.until(lambda: bench.driver_sent() is Driver.RESIDUAL)
     sent = decode_actor(bench.weights[-1])
     assert (sent.obs_version, sent.obs_names) == (SEEN.version, SEEN.names)
     versions = [decode_actor(data).version for data in bench.weights]
@@ -115,7 +55,7 @@ def test_an_actor_that_has_just_started_does_not_say_what_is_learned_from(bench)
     bench.session.ticks(20)
     bench.session.end()
     bench.start()
-    assert bench.until(lambda: bench.latest("episodes") == 1.0)
+    assert bench.until(lambda: bench.latest("episodes") == 1.0 and bool(bench.weights))
     assert decode_actor(bench.weights[-1]).obs_version == SEEN.version
     bench.stop()
     assert len(bench.stored()) == 21
@@ -130,20 +70,17 @@ def test_what_happened_before_the_learner_was_there_is_learned_from_too(bench) -
     assert len(bench.stored()) == 4 * 21
 
 
-# About one run in six ends with one row less. Not understood: perhaps the stub's heartbeats, whose
-# stamps are far ahead of its session, so that messages are handed on before others of their time.
-@pytest.mark.flaky(reruns=2)
 def test_a_restarted_learner_goes_on_at_its_step_and_loses_no_tick(bench) -> None:
     bench.start()
     for _ in range(3):
         bench.session.episode()
-    assert bench.until(lambda: bench.latest("updates") >= 5.0 and len(bench.weights) > 1)
+    assert bench.until(lambda: bench.latest("updates") >= 5.0 and bench.updates_sent() >= 5)
     # It goes in the middle of an episode and misses the end of it and a whole one.
     bench.session.begin()
     bench.session.ticks(7)
     assert bench.until(lambda: bench.node.count_publishers("action/executed") > 0)
     bench.stop()
-    updates = decode_actor(bench.weights[-1]).updates
+    updates = bench.updates_sent()
     bench.session.ticks(5)
     bench.session.end()
     bench.session.episode(success=False)

@@ -149,6 +149,22 @@ def test_buttons_reach_their_services(cell: Cell, view: OperatorView) -> None:
         view.press("self_destruct")
 
 
+def test_a_stop_is_sent_though_the_view_itself_hangs(executor, cell: Cell) -> None:
+    view = OperatorView()
+    try:
+        # Nobody calls `spin_once`: it may be busy with images of other tabs.
+        assert cell.until(lambda: view.node.count_services("impedance_controller/hold") > 0)
+
+        def is_sent() -> bool:
+            view.press("stop")
+            return cell.until(lambda: "hold" in cell.calls, timeout_s=0.5)
+
+        assert cell.until(is_sent)
+        assert view.press("start").done() is False
+    finally:
+        view.close()
+
+
 def test_a_dead_supervisor_is_told_by_its_silence_and_its_buttons_say_so(
     cell: Cell, view: OperatorView
 ) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ from vla_rl_ros.ros.nodes.supervisor import SupervisorNode
 from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
 from vla_rl_ros.ros.qos import EVENT, LATCHED, PUBLISHER_QOS
 from vla_rl_ros.ros.testing import spin_until
+from vla_rl_ros.tools.label_clock import LabelClock, LedgerReport
 
 pytestmark = pytest.mark.ros
 
@@ -488,6 +490,29 @@ def test_ticks_are_counted_published_and_drawn(executor) -> None:
     cell.until(lambda: "2 interventions, 60 %" in cell.text("human"))
 
 
+@pytest.mark.parametrize("who", ["classifier", "operator", "ground_truth"])
+def test_an_outcome_says_who_judged(executor, who: str) -> None:
+    source = "classifier" if who == "operator" else who
+    cell = Cell(executor, outcome_source=source)
+    classifier = cell.user.create_publisher(JointState, "task/success", EVENT)
+
+    def judge() -> None:
+        channels = {"success.probability": 0.9, "success.decided": float(who == "classifier")}
+        now_ns = cell.user.get_clock().now().nanoseconds
+        classifier.publish(encode_channels(channels, now_ns, "0123456789ab lift"))
+
+    cell.user.create_timer(0.05, judge)
+    cell.until_phase(Phase.IDLE)
+    cell.ask("start_episode")
+    cell.until_phase(Phase.RUNNING)
+    cell.is_done = who == "ground_truth"
+    if who == "operator":
+        assert cell.ask("end_episode", SetBool, data=True)[0]
+    ended = cell.until_phase(Phase.ENDED)
+    assert ended.outcome is Outcome.SUCCESS
+    assert ended.judge == ("classifier 0123456789ab lift" if who == "classifier" else who)
+
+
 def test_labelling_is_counted_while_somebody_says_so(executor) -> None:
     cell = Cell(executor)
     cell.until_phase(Phase.IDLE)
@@ -495,3 +520,24 @@ def test_labelling_is_counted_while_somebody_says_so(executor) -> None:
     cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].labelling_s > 0.2)
     assert cell.ask("labelling", SetBool, data=False)[0]
     cell.until(lambda: cell.ledger[-1] == cell.ledger[-2])
+
+
+def test_the_clock_of_the_label_command_reaches_the_ledger(executor) -> None:
+    cell = Cell(executor)
+    cell.until_phase(Phase.IDLE)
+    report = LedgerReport()
+    done = threading.Event()
+
+    def label() -> None:
+        with LabelClock(report) as clock:
+            done.wait(20.0)
+        cell.heard_s = clock.ledger_s
+
+    worker = threading.Thread(target=label)
+    worker.start()
+    cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].labelling_s > 0.2)
+    done.set()
+    cell.until(lambda: not worker.is_alive())
+    report.close()
+    cell.until(lambda: cell.ledger[-1] == cell.ledger[-2])
+    assert cell.ledger[-1].labelling_s == pytest.approx(cell.heard_s, abs=0.5)

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,9 +118,22 @@ def browser_tab(folder: Path) -> Iterator[Tab]:
         errors.close()
 
 
-def _tab_address(folder: Path, process: subprocess.Popen[bytes]) -> str:
-    import urllib.request
+@contextmanager
+def further_tab(folder: Path) -> Iterator[Tab]:
+    """Another tab of the browser that runs in a folder; in a window of its own, so it is shown."""
+    from websockets.sync import client
 
+    port = (folder / "profile" / "DevToolsActivePort").read_text().split()[0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/version") as answer:
+        browser = json.load(answer)["webSocketDebuggerUrl"]
+    with client.connect(browser, max_size=None) as socket:
+        target = Tab(socket).ask("Target.createTarget", url="about:blank", newWindow=True)
+    page = f"ws://127.0.0.1:{port}/devtools/page/{target['targetId']}"
+    with client.connect(page, max_size=None) as socket:
+        yield Tab(socket)
+
+
+def _tab_address(folder: Path, process: subprocess.Popen[bytes]) -> str:
     port_file = folder / "profile" / "DevToolsActivePort"
     end_s = time.monotonic() + 40.0
     while time.monotonic() < end_s:

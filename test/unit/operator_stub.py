@@ -25,6 +25,8 @@ class StubView:
         self.slow: set[str] = set()
         self.waiting: list[Future[tuple[bool, str]]] = []
         self.brightness = 200
+        self.may_look = threading.Event()
+        self.may_look.set()
         self.state: dict[str, Any] = {
             "episode": {
                 "phase": "running",
@@ -73,6 +75,7 @@ class StubView:
             return None
         if camera != "wrist":
             raise KeyError(camera)
+        self.may_look.wait(10.0)
         return np.full((48, 64, 3), self.brightness, np.uint8)
 
     def press(self, button: str) -> Future[tuple[bool, str]]:

@@ -15,6 +15,7 @@ from vla_rl_ros.core.intervention import Anchor, ExecutedAction, GateSettings, P
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import Pose
+from vla_rl_ros.core.verdict import GROUND_TRUTH, OPERATOR
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.learning.rows import Float32Array, RowArray, RowLayout
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
@@ -24,6 +25,7 @@ START_NS = 1_700_000_000_000_000_000
 SPEC = ActionSpec()
 OBSERVATION = ActorObservationSpec(feature_dim=3, tower_hash="0123")
 LAYOUT: RowLayout = session_layout(OBSERVATION.dim, OBSERVATION.version)
+CLASSIFIER_JUDGE = "classifier 0123456789ab lift"
 _HOME = Pose(np.array([0.5, 0.0, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]))
 
 Observed = tuple[int, Float32Array]
@@ -47,7 +49,7 @@ class Session:
         limits = ReferenceLimits()
         self.gate = Gate(GateSettings(anchor=Anchor.MEASURED, limits=limits, spec=SPEC))
 
-    def state(self, phase: Phase, outcome: Outcome | None = None) -> None:
+    def state(self, phase: Phase, outcome: Outcome | None = None, judge: str = "") -> None:
         made = EpisodeState(
             phase=phase,
             episode_id=f"e{self.epoch}",
@@ -56,6 +58,7 @@ class Session:
             instruction="lift the red cube",
             seed=self.epoch % 100,
             outcome=outcome,
+            judge=judge,
         )
         self.states.append((self.now_ns, (self.now_ns, made)))
 
@@ -93,8 +96,8 @@ class Session:
         if rng.random() < 0.5:
             self.states.append((self.now_ns, (self.now_ns, self.states[-1][1][1])))
 
-    def end(self, outcome: Outcome, phase: Phase = Phase.ENDED) -> None:
-        self.state(phase, outcome)
+    def end(self, outcome: Outcome, phase: Phase = Phase.ENDED, judge: str = GROUND_TRUTH) -> None:
+        self.state(phase, outcome, judge)
         self.gate.close()
         self.now_ns += 10 * PERIOD_NS
         if phase is Phase.ENDED:
@@ -132,7 +135,7 @@ def full_session(seed: int = 0) -> Session:
     made.begin()  # Chunks are late: the first ticks and some in the middle are held.
     for number in range(15):
         made.tick(acts=number > 1 and number not in (6, 7, 8))
-    made.end(Outcome.TIMEOUT)
+    made.end(Outcome.TIMEOUT, judge=CLASSIFIER_JUDGE)
     made.begin()  # The arm's state is lost, then the arm is.
     for number in range(9):
         made.tick(acts=number < 5, sees=number < 5)
@@ -144,7 +147,7 @@ def full_session(seed: int = 0) -> Session:
     made.begin()  # A human helps.
     for number in range(14):
         made.tick(human=4 <= number < 8)
-    made.end(Outcome.SUCCESS)
+    made.end(Outcome.SUCCESS, judge=OPERATOR)
     made.begin()  # The supervisor dies, and another one begins above its epochs.
     for _ in range(6):
         made.tick()
@@ -161,8 +164,8 @@ def full_session(seed: int = 0) -> Session:
     return made
 
 
-def feed(rows: SessionRows, events: Iterable[Event]) -> list[EpisodeRows]:
-    """Give events to rows, and end them."""
+def tell(rows: SessionRows, events: Iterable[Event]) -> list[EpisodeRows]:
+    """Give events to rows; more may come."""
     found: list[EpisodeRows] = []
     for event in events:
         if isinstance(event, ExecutedAction):
@@ -171,7 +174,12 @@ def feed(rows: SessionRows, events: Iterable[Event]) -> list[EpisodeRows]:
             found += rows.on_state(event[0], event[1])
         else:
             rows.on_observation(*event)
-    return found + rows.finish()
+    return found
+
+
+def feed(rows: SessionRows, events: Iterable[Event]) -> list[EpisodeRows]:
+    """Give events to rows, and end them."""
+    return tell(rows, events) + rows.finish()
 
 
 def packed(episodes: Iterable[EpisodeRows]) -> RowArray:

@@ -56,7 +56,7 @@ class TeleopWorld:
             stamp_ns=stamp_ns,
             epoch=1,
             chunk_id=5,
-            chunk_step=2,
+            chunk_step=0,
             delay_ticks=1,
             base=np.asarray(self.policy, dtype=np.float64),
             residual=ZEROS,

@@ -100,6 +100,14 @@ def test_first_ticks_are_drawn_often_and_half_of_them_without_a_prefix():
     assert (samples.delays[is_first] == 0).mean() == pytest.approx(0.57, abs=0.05)
 
 
+def test_first_ticks_are_nothing_special_where_episodes_do_not_begin_at_rest():
+    demos = episode(100)
+    samples = Sampler(demos, PLAIN, HORIZON, start_part=0.0).draw(4000, np.random.default_rng(0))
+    is_first = (samples.states[:, :3] == demos.states[0, :3]).all(-1)
+
+    assert is_first.mean() == pytest.approx(0.01, abs=0.006)
+
+
 def test_proprioception_is_what_the_runtime_feeds():
     rng = np.random.default_rng(0)
     states = rng.normal(size=(5, STATE_DIM)).astype(np.float32)

@@ -43,6 +43,7 @@ class Cell:
     autorun: int = 0
     has_chunk: bool = True
     is_success: bool = False
+    judge: str = "classifier 0123 lift"
     fault: str = ""
     lost: str = ""
     stopped: str = ""
@@ -63,6 +64,7 @@ class Cell:
             asked_order=self.order,
             begin_watch=lambda: None,
             is_success=lambda: self.is_success,
+            judge=lambda: self.judge,
             has_chunk=lambda epoch: self.has_chunk,
             policy_says=lambda: "no image",
             arm_fault=lambda: self.fault,
@@ -140,6 +142,7 @@ def test_an_episode_runs_from_start_to_success() -> None:
     cell.is_success = True
     cell.until_phase(Phase.ENDED)
     assert cell.runner.state.outcome is Outcome.SUCCESS
+    assert cell.runner.state.judge == cell.judge
     cell.until_phase(Phase.IDLE)
     assert cell.phases == ["bringup", "idle", "resetting", "ready", "running", "ended", "idle"]
     assert cell.runner.state.episode_id == "20260102T000000Z_lift_0000"

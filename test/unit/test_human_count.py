@@ -14,6 +14,7 @@ from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.data.bag_writer import BagWriter
 from vla_rl_ros.data.human_count import HumanCount, control_period_s, count_bags, total
+from vla_rl_ros.data.label_time import FILE_NAME, LabelTime, note
 from vla_rl_ros.data.metadata import BagTopic, qos_text
 from vla_rl_ros.data.schemas import message_schema
 from vla_rl_ros.ros.human_time import encode_human_time, human_record
@@ -123,6 +124,22 @@ def test_times_are_the_largest_of_each_launch_added_up() -> None:
     figures = total([*second, silent, *first], 0.1)
     assert (figures["resetting_s"], figures["labelling_s"]) == (13.5, 4.0)
     assert total([silent], 0.1)["resetting_s"] == 0.0
+
+
+def test_label_sets_say_how_long_somebody_worked_on_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "bags" / "e1", DRIVEN)
+    begin = "2026-01-02T03:04:05+00:00"
+    for ledger_s in (0.0, 20.0):
+        note(tmp_path, LabelTime(who="ada", begin=begin, labelling_s=30.5, ledger_s=ledger_s))
+    words = ["bag", "human", str(tmp_path / "bags"), "--labels", str(tmp_path)]
+    assert main(words) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["noted_labelling_s"], figures["noted_labelling_in_ledger_s"]) == (61.0, 20.0)
+    (tmp_path / FILE_NAME).write_text('{"who": "ada"}\n')
+    assert main(words) == 1
+    assert "line 1 is no session of labelling" in capsys.readouterr().err
 
 
 def test_bags_say_what_their_ledger_had_counted(tmp_path: Path) -> None:

@@ -181,12 +181,15 @@ def labels(tmp_path):
 
 def test_the_terminal_takes_keys_and_stores_at_once(labels):
     shown = StringIO()
-    view_in_terminal(labels, "ada", StringIO("f\nnonsense\nx\nb\ns\nq\n"), shown)
+    touched = []
+    review = Review(labels, "ada", lambda: touched.append(len(touched)))
+    view_in_terminal(review, StringIO("f\nnonsense\nx\nb\ns\nq\n"), shown)
     found = LabelSet(labels.directory).words
     assert [(word.label, word.who) for word in found[:3]] == [
         ("failure", "ada"), ("success", "ada"), ("success", "outcome"),
     ]  # fmt: skip
     assert "1 of 4" in shown.getvalue()
+    assert len(touched) > 6
 
 
 class Page:

@@ -18,7 +18,8 @@ from vla_rl_ros.data.label_frames import read_frames
 from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.data.metadata import BagTopic, qos_text
 from vla_rl_ros.data.schemas import message_schema
-from vla_rl_ros.learning.classifier_episodes import POLICY, STAGED, EpisodeMaker, episodes
+from vla_rl_ros.learning.classifier_episodes import POLICY, EpisodeMaker, episodes
+from vla_rl_ros.learning.classifier_staging import STAGED
 from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.tools.cli import main
 
@@ -229,6 +230,16 @@ def test_a_watcher_ends_an_episode(makers):
 
     assert len(makers[Task.PEG].play("on_the_rim", 1, watch)) == 5
     assert seen[0] == ((128, 128, 3), (4,))
+
+
+def test_a_variant_is_another_episode_of_another_name():
+    maker = EpisodeMaker(Task.PEG, None, "peg_friction_tight")
+    slid = maker.play("on_the_rim", 5)
+    maker.close()
+    assert "peg_friction_tight" in slid.episode
+    assert not slid.truth.any()
+    # Pressed on, the hand goes on down where only friction holds the peg.
+    assert slid.states[-1, 2] < 0.085
 
 
 def test_no_staged_episode_has_the_layout_of_a_policy_episode(makers):

@@ -92,6 +92,36 @@ def test_an_end_waits_for_the_ticks_before_it_on_every_topic() -> None:
     assert world.after(0.1) == [stamp for stamp in ticks[1:] for _ in range(2)] + [ticks[-1] + 1]
 
 
+def test_who_stops_gets_what_is_held_back_but_for_a_past_that_is_still_coming() -> None:
+    world = World()
+    world.put(10)
+    assert world.after(1.0) == []
+    assert world.intake.rest() == []
+    assert world.after(2.5) == [10]
+    world.put(2 * TICK_NS, "end")
+    for topic in ("seen", "done"):
+        world.put(TICK_NS, topic)
+    assert world.after(0.1) == []
+    stamps = [message.header.stamp.nanosec for _, message in world.intake.rest()]
+    assert stamps == [TICK_NS, TICK_NS, 2 * TICK_NS]
+    assert world.intake.rest() == []
+
+
+def test_what_was_sent_before_the_stop_is_held_back_until_all_of_it_had_its_time() -> None:
+    world = World()
+    world.after(5.0)
+    asked_s = world.now_s
+    assert world.intake.holds_back(asked_s)
+    world.put(TICK_NS)
+    world.after(0.0)
+    world.now_s += 0.31
+    assert world.intake.holds_back(asked_s)
+    # What was sent afterwards does not prolong it.
+    world.put(2 * TICK_NS)
+    assert world.after(0.0) == [TICK_NS]
+    assert not world.intake.holds_back(asked_s)
+
+
 def test_a_tick_that_nobody_saw_is_not_waited_for_for_ever() -> None:
     world = World()
     world.after(5.0)

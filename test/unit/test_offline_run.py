@@ -39,9 +39,9 @@ def _surroundings() -> None:
     torch.set_num_threads(1)
 
 
-def stored(seed: int = 0) -> list[RowArray]:
+def stored(seed: int = 0) -> list[tuple[RowArray, str]]:
     episodes = feed(SessionRows(SPEC), full_session(seed).in_order())
-    return [LAYOUT.pack(episode.rows) for episode in episodes]
+    return [(LAYOUT.pack(episode.rows), episode.state.judge) for episode in episodes]
 
 
 def trainer(out: Path, updates: int = 20, **changes: Any) -> OfflineTrainer:
@@ -49,8 +49,8 @@ def trainer(out: Path, updates: int = 20, **changes: Any) -> OfflineTrainer:
     config = replace(SMALL, **changes)
     made = OfflineTrainer(out, LAYOUT, OBSERVATION.names, config, settings)
     if not made.known_episodes:
-        for rows in stored():
-            made.add(rows)
+        for rows, judge in stored():
+            made.add(rows, judge)
     return made
 
 
@@ -98,7 +98,7 @@ def test_a_run_out_of_time_can_be_continued(tmp_path: Path) -> None:
 def test_more_episodes_may_come_later(tmp_path: Path) -> None:
     before = finished(tmp_path)["transitions"]
     made = trainer(tmp_path, 25)
-    rows = stored(5)[0].copy()
+    rows = stored(5)[0][0].copy()
     rows["episode"] += 1000
     assert int(rows["episode"][0]) not in made.known_episodes
     made.add(rows)
@@ -127,7 +127,7 @@ def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
 def test_a_new_learner_begins_with_what_was_learned(tmp_path: Path) -> None:
     finished(tmp_path)
     start = read_start(tmp_path, LAYOUT)
-    assert len(start.rows) == sum(map(len, stored()))
+    assert len(start.rows) == sum(len(rows) for rows, _ in stored())
     online = replace(SMALL, conservative="never", utd=4, actor_lr=3e-4)
     learner = ResidualLearner(online, LAYOUT.obs_dim, 7, 5)
     start.begin(learner)
@@ -190,7 +190,7 @@ def test_learning_beside_a_robot_starts_from_an_earlier_run(tmp_path: Path) -> N
     learned = read_actor(tmp_path / "offline").weights
     assert all(np.array_equal(state.learner.weights()[name], learned[name]) for name in learned)
     num_rows = state.offline.num_rows
-    assert num_rows == sum(map(len, stored()))
+    assert num_rows == sum(len(rows) for rows, _ in stored())
     state.close()
     again = OnlineState(
         tmp_path / "online", LAYOUT, OBSERVATION.names, settings=settings, **arguments

@@ -12,10 +12,12 @@ import pytest
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import ACTION_DIM
+from vla_rl_ros.core.verdict import judge_code
 from vla_rl_ros.learning.acting import ResidualActor
 from vla_rl_ros.learning.actor_bytes import read_actor
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.learning.gym_files import RunFiles
+from vla_rl_ros.learning.online_curve import plot_online
 from vla_rl_ros.learning.online_run import OnlineRun, Stage
 from vla_rl_ros.learning.online_settings import OnlineSettings
 from vla_rl_ros.learning.online_state import OnlineState
@@ -72,6 +74,13 @@ def episode(number: int, *, source: Source = Source.BASE, success: bool = True, 
     ]
     end = replace(rows[-1], tick=ticks, is_end=True, is_terminated=False, is_truncated=False)
     return LAYOUT.pack([*rows, end])
+
+
+def helped(number: int, source: Source, first: int = 20):
+    """An episode that a human brought to its good end, from tick `first` on for five ticks."""
+    rows = episode(number, source=source)
+    rows["source"][first : first + 5] = Source.HUMAN
+    return rows
 
 
 def learn(run: OnlineRun) -> int:
@@ -179,6 +188,84 @@ def test_a_residual_that_is_worse_hands_over_to_the_base_and_says_so(tmp_path: P
         run.store(episode(number))
         number += 1
     assert run.driver is Driver.RESIDUAL
+
+
+def test_the_log_and_the_rows_of_a_continued_run_say_who_judged(tmp_path: Path) -> None:
+    judges = ["ground_truth", "classifier 0123 lift", "", "operator"]
+    for number, judge in enumerate(judges):
+        run = begun(tmp_path)
+        rows = episode(number)
+        rows["judge"] = judge_code(judge)
+        run.store(rows, judge)
+        run.weights(0)
+        run.state.close()
+    run = begun(tmp_path)
+    found = [run.state.judges.name(code) for code in run.state.online.rows["judge"][::31].tolist()]
+    run.state.close()
+    lines = [line for line in run.state.files.lines() if line["kind"] == "episode"]
+    assert [line["judge"] for line in lines] == found == judges
+
+
+def test_a_residual_that_a_human_always_helps_hands_over_to_the_base(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    for number in range(3):
+        run.store(episode(number))
+    learn(run)
+    number = 3
+    while run.driver is Driver.RESIDUAL:
+        run.store(helped(number, Source.RESIDUAL))
+        number += 1
+        assert number < 20
+    assert "the base takes over" in run.told[-1]
+    assert run.metrics()["success.all"] == 1.0
+
+
+def test_an_episode_is_the_failure_of_whoever_was_helped(tmp_path: Path) -> None:
+    run = begun(tmp_path)
+    run.store(helped(0, Source.BASE))
+    run.store(episode(1))
+    run.store(helped(2, Source.BASE, first=0))
+    learn(run)
+    assert run.metrics()["success.base"] == pytest.approx(1 / 3)
+    run.store(helped(3, Source.RESIDUAL))
+    run.store(episode(4, source=Source.RESIDUAL))
+    metrics = run.metrics()
+    assert metrics["success.residual"] == 0.5
+    assert metrics["success.base"] == pytest.approx(1 / 3)
+    lines = [line for line in run.state.files.lines() if line["kind"] == "episode"]
+    assert [line["driver"] for line in lines] == ["base"] * 3 + ["residual"] * 2
+    assert plot_online(lines, tmp_path / "curve.png", "helped").is_file()
+
+
+@pytest.mark.parametrize("resting", [0, 4])
+def test_an_episode_that_a_human_played_alone_says_nothing_of_a_policy(
+    tmp_path: Path, resting: int
+) -> None:
+    run = begun(tmp_path)
+    rows = episode(0, source=Source.HUMAN)
+    rows["source"][:resting] = Source.NOBODY
+    run.store(rows)
+    assert "success.base" not in run.metrics()
+    number = into_online(run, 1)
+    before = run.metrics()
+    rows = episode(number, source=Source.HUMAN, success=False)
+    rows["source"][:resting] = Source.NOBODY
+    run.store(rows)
+    after = run.metrics()
+    assert (after["episodes"], before["episodes"]) == (number + 1, number)
+    for name in ("success.base", "success.residual", "success.best"):
+        assert after.get(name) == before.get(name)
+    assert run.state.files.lines()[-1]["driver"] == "human"
+
+
+def test_help_in_the_warm_up_says_nothing_of_a_policy(tmp_path: Path) -> None:
+    run = begun(tmp_path, replace(CONFIG, warm_up_steps=60))
+    for number in range(3):
+        run.store(episode(number))
+    run.store(helped(3, Source.RESIDUAL))
+    assert run.stage is Stage.WARM_UP
+    assert run.metrics()["success.base"] == 1.0
+    assert "success.residual" not in run.metrics()
 
 
 def test_a_killed_run_goes_on_at_the_step_of_its_weights_and_loses_no_row(

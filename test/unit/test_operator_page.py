@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from unit.browser import Tab, browser_tab
+from unit.browser import Tab, browser_tab, further_tab
 from unit.operator_stub import StubView, serving
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    with browser_tab(tmp_path_factory.mktemp("browser")) as tab:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="module")
+def tab(folder: Path) -> Iterator[Tab]:
+    with browser_tab(folder) as tab:
         yield tab
 
 
@@ -70,6 +76,29 @@ def test_presses_that_wait_never_bar_the_stop(tab: Tab) -> None:
         assert len(view.pressed) == len(view.slow) + 2
         view.answer_slow()
         tab.until("document.querySelectorAll('button:disabled').length === 0")
+
+
+def test_two_tabs_that_wait_for_everything_do_not_delay_the_stop(tab: Tab, folder: Path) -> None:
+    view = StubView()
+    view.slow = {"start", "success", "failure", "recover", "reset_done"}
+    with serving(view) as server, further_tab(folder) as other:
+        for each in (tab, other):
+            each.open(server.url)
+            each.until("document.getElementById('phase').textContent === 'running'")
+            for button in sorted(view.slow):
+                each.click(f"button[data-press={button}]")
+        # Neither gets its images, either.
+        view.may_look.clear()
+        for count, each in enumerate((tab, other), 1):
+            begin_s = time.monotonic()
+            each.click("button[data-press=stop]")
+            each.until("document.getElementById('said').textContent.includes('as you wish')")
+            assert time.monotonic() - begin_s < 1.5
+            assert view.pressed.count("stop") == count
+        view.may_look.set()
+        view.answer_slow()
+        for each in (tab, other):
+            each.until("document.querySelectorAll('button:disabled').length === 0")
 
 
 def test_silence_prompts_and_a_dead_server_are_shown(tab: Tab) -> None:

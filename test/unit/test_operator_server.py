@@ -6,13 +6,20 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import pytest
 from unit.operator_stub import StubView, serving
 
 from vla_rl_ros.tools import loopback_http
+from vla_rl_ros.tools.operator_presses import KEPT_S, TIMEOUT_S, Presses
 from vla_rl_ros.tools.operator_server import (
     MAX_SIDE_PX,
     TOKEN_HEADER,
@@ -74,7 +81,7 @@ def test_the_page_carries_its_token_and_loads_nothing_from_elsewhere(
 
 def test_the_state_and_images_are_served(server: OperatorServer, view: StubView) -> None:
     status, body, _ = ask(server, "GET", "/state")
-    assert (status, json.loads(body)) == (200, view.state)
+    assert (status, json.loads(body)) == (200, {**view.state, "presses": {}})
     status, body, headers = ask(server, "GET", "/camera/wrist")
     assert (status, headers["Content-Type"]) == (200, "image/png")
     assert body.startswith(b"\x89PNG")
@@ -94,6 +101,78 @@ def test_buttons_are_pressed_and_the_answer_is_told(
     assert json.loads(body) == {"is_done": False, "sentence": "the cell is idle"}
     assert view.pressed == ["start", "success", "failure", "stop", "recover", "reset_done", "stop"]
     assert ask(server, "POST", "/press/self_destruct", own(server))[0] == 404
+
+
+def state(server: OperatorServer) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(ask(server, "GET", "/state")[1])
+    return found
+
+
+def test_a_press_that_takes_its_time_holds_no_connection(
+    server: OperatorServer, view: StubView
+) -> None:
+    view.slow = {"recover"}
+    body = ask(server, "POST", "/press/recover", own(server))[1]
+    name = json.loads(body)["press"]
+    assert state(server)["presses"] == {}
+    view.answer_slow()
+    assert state(server)["presses"] == {name: {"is_done": True, "sentence": "as you wish"}}
+
+
+def test_answers_that_nobody_waits_for_are_forgotten_and_silence_is_told() -> None:
+    now_s = 10.0
+    presses = Presses(lambda: now_s)
+    quick, slow, never = Future(), Future(), Future()
+    quick.set_result((False, "the cell is idle"))
+    assert presses.follow(quick) == {"is_done": False, "sentence": "the cell is idle"}
+    told, lost = presses.follow(slow)["press"], presses.follow(never)["press"]
+    slow.set_result((True, "recovered"))
+    assert list(presses.answered()) == [told]
+    now_s += TIMEOUT_S + 1.0
+    assert presses.answered()[lost] == {"is_done": False, "sentence": "no answer within 30 s"}
+    now_s += KEPT_S
+    assert presses.answered() == {}
+
+
+def test_one_clients_looks_and_presses_do_not_delay_the_stop_of_another(
+    server: OperatorServer, view: StubView
+) -> None:
+    view.slow = {"start", "recover"}
+    view.may_look.clear()
+    errors: list[BaseException] = []
+
+    def other(method: str, path: str) -> None:
+        try:
+            ask(server, method, path, own(server))
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    others = [
+        threading.Thread(target=other, args=pair)
+        for pair in [("GET", "/camera/wrist"), ("POST", "/press/recover")] * 20
+    ]
+    for thread in others:
+        thread.start()
+    begin_s = time.monotonic()
+    body = ask(server, "POST", "/press/stop", own(server))[1]
+    assert json.loads(body)["is_done"]
+    assert time.monotonic() - begin_s < 1.0
+    assert "stop" in view.pressed
+    view.may_look.set()
+    for thread in others:
+        thread.join(10.0)
+    assert errors == []
+    assert view.pressed.count("recover") == 20
+
+
+def test_connections_that_come_at_once_are_all_taken(view: StubView) -> None:
+    # Nobody accepts yet: what does not fit into the queue is tried again a second later.
+    server = OperatorServer(view, "127.0.0.1", 0)
+    with ExitStack() as stack:
+        stack.callback(server.server_close)
+        for _ in range(60):
+            address = server.server_address[:2]
+            stack.enter_context(socket.create_connection(address, timeout=0.8))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from vla_rl_ros.learning.base_trainer import TrainerSettings
 from vla_rl_ros.learning.distillation import MixedSampler, MixSettings, distil
 from vla_rl_ros.learning.gym_door import Door, DoorSettings
 from vla_rl_ros.learning.probing import Prober, ProbeSettings, num_shards
-from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID
+from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID, VlaEnv
 
 SIDEWAYS = np.array([0.0, 0.05, 0.0, 0.0, 0.0, 0.0, 0.0], dtype=np.float32)
 
@@ -58,6 +58,24 @@ def test_rollouts_hold_what_was_executed_and_end_in_success(door: Door, tmp_path
     door.start(0, held_out=False)
     assert (np.abs(demos.labels[:, 1]) > 1e-4).any()
     assert not demos.is_pushed.any()
+
+
+def test_only_what_follows_the_take_over_is_kept(door: Door, tmp_path: Path) -> None:
+    Prober(door, _sideways, tmp_path, ProbeSettings(successes=1, base_part=0.3), "me").run(
+        lambda *_: None
+    )
+    demos = _read(tmp_path)
+    env = door.env.unwrapped
+    assert isinstance(env, VlaEnv)
+    moment, _ = door.start(0, held_out=False)
+    base_ticks = 0
+    while np.linalg.norm(env.sim.state()[:3] - demos.states[0, :3]) > 1e-6:
+        assert base_ticks < 0.3 * env.max_ticks
+        moment, _ = door.step(moment, moment.base)
+        base_ticks += 1
+    assert base_ticks > 0
+    # The first label is the base's action and 5 % of 2 cm.
+    assert demos.labels[0, 1] == pytest.approx(moment.raw_base[1] + 0.001, abs=1e-5)
 
 
 def test_an_interrupted_collection_goes_on_as_if_it_had_not_been(

@@ -353,6 +353,15 @@ def test_a_learner_runs_where_it_is_wanted_and_nobody_waits_for_it(tmp_path: Pat
         graph(preset="rlpd")
 
 
+def test_the_way_to_the_arm_goes_before_the_recorder_which_gives_way_to_nobody_else() -> None:
+    nice = {spec.name: spec.nice for spec in graph()}
+    first = {name for name, value in nice.items() if value < nice["recorder"]}
+    assert first == {
+        "sim_fci", "camera_wrist", "camera_front", "vla_inference", "residual_actor",
+        "intervention",
+    }  # fmt: skip
+
+
 def test_a_learned_residual_reaches_the_actor_without_a_learner(tmp_path: Path) -> None:
     specs = {spec.name: spec for spec in graph(residual=str(tmp_path / "run"))}
     actor = specs["residual_actor"].parameters["residual_actor"]

@@ -20,11 +20,11 @@ from vla_rl_ros.core.reward import (
 )
 from vla_rl_ros.core.success import Debounce, violated_check
 from vla_rl_ros.learning.presets import preset
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rewards import (
     ClassifierReward,
     ProgressReward,
     ProgressValue,
-    reward_of,
 )
 from vla_rl_ros.learning.rows import Row, RowLayout
 
@@ -34,6 +34,10 @@ ACTION = np.zeros(2, np.float32)
 
 def judge(reward, *, paid=0.0, is_done=False, obs=OBS, action=ACTION, next_obs=OBS):
     return reward(obs, action, next_obs, {PAID: paid, DONE: float(is_done)})
+
+
+def planned(name, paid="success"):
+    return RewardPlan(preset(name), obs_dim=2, obs_version="", paid=paid).episode()
 
 
 def test_a_sparse_reward_pays_once_and_ends_the_episode():
@@ -72,8 +76,8 @@ def test_mistakes_are_refused_by_name():
 
 
 def test_the_settings_of_a_learner_choose_the_terms_that_rows_hold():
-    assert reward_of(preset("pld")).names == ("task",)
-    reward = reward_of(preset("hil_serl"), "env")
+    assert planned("pld").names == ("task",)
+    reward = planned("hil_serl", "env")
     assert (reward.names, reward.version) == (("task", "grasp_penalty"), "env 1")
     assert RowLayout(obs_dim=2, action_dim=2, reward_terms=reward.names).reward_terms[1]
 

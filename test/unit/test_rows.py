@@ -20,23 +20,32 @@ ENDS = ("terminated", "truncated", "interrupted")
 GAMMA = 0.9
 
 
-def by_hand(rows: list[Row], n: int, gamma: float, after: float) -> list[dict]:
+def by_hand(
+    rows: list[Row], n: int, gamma: float, after: float, *, takeover_ends: bool = False
+) -> list[dict]:
     """Transitions of one episode, tick by tick as the definitions say."""
     is_terminated = any(row.is_terminated for row in rows)
     last_is_tick = is_terminated and not rows[-1].is_end
     ticks = rows if last_is_tick else rows[:-1]
     result = []
     for tick, row in enumerate(ticks):
+        takeovers = [
+            later
+            for later in range(tick + 1, len(ticks))
+            if ticks[later].source is Source.HUMAN and ticks[later - 1].source is not Source.HUMAN
+        ]
+        is_taken = takeover_ends and bool(takeovers)
+        end = takeovers[0] if is_taken else len(ticks)
         total, value, reached = 0.0, 0.0, tick
         for step in range(n):
-            if tick + step < len(ticks):
+            if tick + step < end:
                 total += gamma**step * ticks[tick + step].rewards[0]
                 reached = tick + step + 1
-        for step in range(tick, len(ticks)):
+        for step in range(tick, end):
             value += gamma ** (step - tick) * ticks[step].rewards[0]
-        if not is_terminated:
+        if not is_terminated and not is_taken:
             value += gamma ** (len(ticks) - tick) * after
-        is_over = is_terminated and reached == len(ticks)
+        is_over = reached == end and (is_taken or is_terminated)
         successor = rows[min(reached, len(rows) - 1)]
         result.append(
             {
@@ -48,10 +57,18 @@ def by_hand(rows: list[Row], n: int, gamma: float, after: float) -> list[dict]:
                 "reward": total,
                 "discount": 0.0 if is_over else gamma ** (reached - tick),
                 "mc_return": value,
-                "is_demo": 0.0,
+                "is_demo": float(row.source is Source.HUMAN),
             }
         )
     return result
+
+
+def with_humans(rows: list[Row], rng: np.random.Generator) -> list[Row]:
+    """The same, with a human in some of the ticks."""
+    return [
+        row if row.is_end or rng.random() < 0.6 else dataclasses.replace(row, source=Source.HUMAN)
+        for row in rows
+    ]
 
 
 @settings(max_examples=150, deadline=None)
@@ -64,17 +81,26 @@ def by_hand(rows: list[Row], n: int, gamma: float, after: float) -> list[dict]:
     n=st.integers(1, 6),
     gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     after=st.sampled_from([0.0, -3.0]),
+    takeover_ends=st.booleans(),
     seed=st.integers(0, 2**16),
 )  # fmt: skip
-def test_transitions_are_the_sums_of_the_definitions(episodes, n, gamma, after, seed):
+def test_transitions_are_the_sums_of_the_definitions(
+    episodes, n, gamma, after, takeover_ends, seed
+):
     rng = np.random.default_rng(seed)
     lists = [
-        episode(rng, rewards, number=number, end=end)
+        with_humans(episode(rng, rewards, number=number, end=end), rng)
         for number, (rewards, end) in enumerate(episodes)
     ]
-    expected = [one for rows in lists for one in by_hand(rows, n, gamma, after)]
+    expected = [
+        one
+        for rows in lists
+        for one in by_hand(rows, n, gamma, after, takeover_ends=takeover_ends)
+    ]
     packed = LAYOUT.pack([row for rows in lists for row in rows])
-    found = rows_to_transitions(packed, LAYOUT, n, gamma, truncation_value=after)
+    found = rows_to_transitions(
+        packed, LAYOUT, n, gamma, truncation_value=after, takeover_ends=takeover_ends
+    )
     assert len(found["reward"]) == len(expected)
     for key, column in found.items():
         assert column.dtype == np.float32
@@ -99,6 +125,17 @@ def test_truncation_bootstraps_from_the_closing_observation_and_its_base_action(
     found = rows_to_transitions(LAYOUT.pack(rows), LAYOUT, 1, GAMMA)
     np.testing.assert_array_equal(found["next_obs"][-1], rows[-1].obs)
     np.testing.assert_array_equal(found["next_base"][-1], rows[-1].base)
+
+
+def test_a_policy_that_is_helped_earns_nothing_of_what_the_human_does():
+    rows = episode(np.random.default_rng(5), [0.0, 0.0, 0.0, 0.0, 1.0])
+    rows[2:4] = [dataclasses.replace(row, source=Source.HUMAN) for row in rows[2:4]]
+    found = rows_to_transitions(LAYOUT.pack(rows), LAYOUT, 5, GAMMA, takeover_ends=True)
+    # Ticks 0 and 1 are the policy's, 2 and 3 the human's, who hands back what ends well.
+    assert found["reward"].tolist() == pytest.approx([0.0, 0.0, GAMMA**2, GAMMA, 1.0])
+    assert found["mc_return"].tolist() == pytest.approx([0.0, 0.0, GAMMA**2, GAMMA, 1.0])
+    assert found["discount"].tolist() == [0.0] * 5
+    np.testing.assert_array_equal(found["next_obs"][1], rows[2].obs)
 
 
 def test_a_lost_row_never_joins_what_lay_on_its_two_sides():

@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.session_samples import (
+    CLASSIFIER_JUDGE,
     LAYOUT,
     PERIOD_NS,
     SPEC,
-    Event,
     Session,
     feed,
     full_session,
     packed,
     rows_of,
+    tell,
 )
 
-from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
-from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction
+from vla_rl_ros.core.episode import Outcome, Phase
+from vla_rl_ros.core.intervention import NO_STEP
 from vla_rl_ros.core.intervention import Source as Driver
 from vla_rl_ros.core.reward import make_reward
+from vla_rl_ros.core.verdict import GROUND_TRUTH, OPERATOR, judge_code
 from vla_rl_ros.learning.rows import DEMO, END, TERMINATED, TRUNCATED, Source
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.learning.transitions import rows_to_transitions
@@ -42,11 +44,6 @@ def played(num_ticks: int, outcome: Outcome) -> Session:
         session.tick()
     session.end(outcome)
     return session
-
-
-def state_of(event: Event) -> EpisodeState | None:
-    is_told = isinstance(event, tuple) and isinstance(event[1], EpisodeState)
-    return event[1] if is_told else None
 
 
 @settings(max_examples=40)
@@ -76,6 +73,16 @@ def test_success_terminates_and_everything_else_truncates() -> None:
     assert rows.counters.empty == 1
 
 
+def test_every_row_says_who_judged_its_episode() -> None:
+    _, episodes = collected(full_session())
+    judges = [episode.state.judge for episode in episodes]
+    assert judges == [
+        GROUND_TRUTH, CLASSIFIER_JUDGE, GROUND_TRUTH, OPERATOR, "", GROUND_TRUTH,
+    ]  # fmt: skip
+    for episode, judge in zip(episodes, judges, strict=True):
+        assert set(LAYOUT.pack(episode.rows)["judge"]) == {judge_code(judge)}
+
+
 def test_a_truncated_episode_ends_in_the_last_tick_that_was_seen() -> None:
     _, [won] = collected(played(10, Outcome.SUCCESS))
     _, [lost] = collected(played(10, Outcome.TIMEOUT))
@@ -96,7 +103,7 @@ def test_ticks_without_an_element_have_a_hold_as_their_base() -> None:
     assert len(held) == 3
     assert not held["base"][:, :6].any()
     assert np.array_equal(held["base"][:, 6], held["executed"][:, 6])
-    assert (held["source"] == Source.BASE).all()
+    assert (held["source"] == Source.NOBODY).all()
 
 
 def test_human_ticks_keep_what_the_base_proposed() -> None:
@@ -158,21 +165,46 @@ def test_an_episode_is_given_out_once_its_last_messages_had_their_time() -> None
     session = played(5, Outcome.SUCCESS)
     rows = SessionRows(SPEC, grace_s=0.5)
     events = session.in_order()
-    given = []
-    for event in events[:-1]:
-        state = state_of(event)
-        if state is not None:
-            given += rows.on_state(event[0], state)
-        elif isinstance(event, ExecutedAction):
-            rows.on_executed(event)
-        else:
-            rows.on_observation(*event)
-    assert not given
+    assert not tell(rows, events[:-1])
     ended_ns = session.states[-2][0]
     last = session.states[-1][1][1]
     assert rows.on_state(ended_ns + 499_999_999, last) == []
     assert len(rows.on_state(ended_ns + 500_000_000, last)) == 1
     assert rows.finish() == []
+
+
+def test_an_episode_of_which_only_the_end_was_heard_is_settled_too() -> None:
+    session = played(5, Outcome.SUCCESS)
+    first = session.epoch
+    session.begin()
+    session.end(Outcome.ABORTED)
+    # Whoever listens anew hears nothing of states but the end.
+    session.states = [told for told in session.states if told[1][1].outcome is not None]
+    session.now_ns += 10**9
+    session.state(Phase.IDLE)
+    rows = SessionRows(SPEC, after_epoch=first - 1)
+    assert rows.settled_epoch == first - 1
+    [episode] = tell(rows, session.in_order())
+    assert episode.is_success
+    assert rows.settled_epoch == first + 1
+    assert rows.counters.empty == 1
+
+
+def test_who_stops_gets_what_is_over_and_nothing_that_still_runs() -> None:
+    session = played(5, Outcome.SUCCESS)
+    session.states.pop()
+    session.begin()
+    for _ in range(4):
+        session.tick()
+    # The next one has begun on the grid of ticks, and the supervisor has not said so yet.
+    session.states = [told for told in session.states if told[1][1].epoch < session.epoch]
+    rows = SessionRows(SPEC)
+    assert tell(rows, session.in_order()) == []
+    [over] = rows.finish_ended()
+    assert (over.is_success, len(over.rows)) == (True, 6)
+    assert rows.finish_ended() == []
+    [running] = rows.finish()
+    assert running.state.outcome is None
 
 
 def test_what_is_executed_after_the_verdict_is_not_part_of_the_episode() -> None:
@@ -190,6 +222,19 @@ def test_a_fault_after_the_end_does_not_undo_a_success() -> None:
     session.state(Phase.FAULT)
     _, [episode] = collected(session)
     assert episode.is_success
+
+
+def test_a_heartbeat_whose_stamp_is_newer_than_the_end_does_not_undo_it() -> None:
+    session = played(5, Outcome.SUCCESS)
+    running = next(told for _, (_, told) in session.states if told.phase is Phase.RUNNING)
+    ended_ns = session.states[-2][0]
+    # Sent before the end; then the clock was set back.
+    late = (ended_ns + PERIOD_NS, (ended_ns + PERIOD_NS, running))
+    session.states.insert(-1, late)
+    rows, [episode] = collected(session)
+    assert episode.is_success
+    assert len(episode.rows) == 6
+    assert rows.counters.without_outcome == 0
 
 
 def test_a_step_of_the_clock_breaks_the_episode_in_two() -> None:

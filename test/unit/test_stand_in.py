@@ -128,3 +128,19 @@ def test_nothing_is_known_before_the_reaction_time() -> None:
     assert not someone.act(0.4, PERIOD_S).increment.any()
     assert someone.act(0.6, PERIOD_S).increment.any()
     assert remaining_m("button", sight) == pytest.approx(np.hypot(0.1, 0.25), abs=1e-6)
+
+
+def test_the_way_of_a_peg_grows_shorter_from_high_above_to_the_bottom():
+    hole = Pose(np.array([0.5, 0.1, 0.05]), np.array([0.0, 0.0, 0.0, 1.0]))
+
+    def left_m(x_m: float, height_m: float) -> float:
+        # The peg's own z axis points along the hand's, down.
+        peg = Pose(np.array([0.5 + x_m, 0.1, 0.085 + height_m]), np.array([1.0, 0.0, 0.0, 0.0]))
+        seen = Sight(time_s=0.0, tcp=peg, width_m=0.02, objects={"peg": peg, "hole": hole})
+        return remaining_m("peg", seen)
+
+    way = [(0.10, 0.10), (0.02, 0.10), (0.007, 0.10), (0.005, 0.10), (0.005, 0.03), (0.001, 0.0),
+           (0.0, -0.01), (0.0, -0.02)]  # fmt: skip
+    found = [left_m(*at) for at in way]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == pytest.approx(0.0, abs=1e-9)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_proposal_for_a_tick_of_the_human_is_its_base_and_nothing_else() -> No
     assert human
     for row in human:
         assert np.array_equal(row.base, FORTH)
-        assert (row.chunk_id, row.chunk_step) == (5, 2)
+        assert (row.chunk_id, row.chunk_step) == (5, 0)
         assert row.executed[0] < 0.005
     with pytest.raises(InvalidCommandError, match="human_drives"):
         world.gate.accept(world.proposal(world.now_ns + P), world.measured)
@@ -149,6 +150,73 @@ def test_under_a_resting_hand_an_arm_that_sags_does_not_creep(anchor: Anchor, be
     world.run(10.0)
     assert np.linalg.norm(world.reference.position_m - begin.position_m) < 1e-3
     assert angle_between_rad(world.reference.quat_xyzw, begin.quat_xyzw) < 1e-3
+
+
+@pytest.mark.parametrize("anchor", list(Anchor))
+def test_under_a_moving_hand_an_arm_that_sags_sinks_once_and_no_further(anchor: Anchor) -> None:
+    world = TeleopWorld(anchor=anchor, sag_m=0.003)
+    world.policy = FORTH
+    world.run(0.33)
+    world.policy, world.hand = None, np.array([0.0, 0.004, 0.0, 0.0, 0.0, 0.0])
+    begin_m = world.reference.position_m[2]
+    world.run(1.0)
+    # It begins at the measured pose, in steps that nobody feels.
+    low_m = world.reference.position_m[2]
+    assert begin_m - 0.0041 < low_m < begin_m
+    for _ in range(5):
+        world.hand = STILL
+        world.run(0.3)
+        world.hand = np.array([0.0, 0.004, 0.0, 0.0, 0.0, 0.0])
+        world.run(1.5)
+    assert world.reference.position_m[2] == pytest.approx(low_m, abs=1e-6)
+    # And he can lift it as slowly as he likes without it going down first.
+    world.hand = np.array([0.0, 0.0, 0.002, 0.0, 0.0, 0.0])
+    heights = []
+    for _ in range(20):
+        world.run(0.1)
+        heights.append(world.reference.position_m[2])
+    assert np.min(np.diff([low_m, *heights])) >= -1e-9
+    world.hand = np.array([0.0, 0.0, 0.006, 0.0, 0.0, 0.0])
+    world.run(1.0)
+    assert world.reference.position_m[2] > heights[-1] + 0.02
+    # What was done is what a row says: from the measured pose to where the reference went.
+    for row in world.rows[-5:]:
+        assert row.source is Source.HUMAN
+        assert not row.limits
+
+
+def test_of_a_chunk_of_before_a_takeover_nothing_passes() -> None:
+    def proposal_of(observed_ns: int, tick: int) -> PolicyAction:
+        stamp_ns = T0 + tick * P
+        step = (stamp_ns - observed_ns) // P
+        return replace(world.proposal(stamp_ns), chunk_step=step, base=FORTH)
+
+    world = TeleopWorld(policy=FORTH, lag_s=1e-4)
+    gate = world.gate
+    for tick in (1, 2):
+        gate.on_tick(T0 + tick * P)
+        gate.accept(proposal_of(T0, tick), HOME)
+    # One row is his, and the actor has not heard of it when it proposes for the next tick.
+    taken_ns = T0 + 2 * P + 30_000_000
+    gate.take_over(taken_ns, HOME)
+    gate.steer(left(), taken_ns, HOME)
+    gate.release(taken_ns + 20_000_000, HOME)
+    assert gate.hold(T0 + 3 * P, HOME) is None
+    gate.note(proposal_of(T0, 3))
+    row = gate.hold(T0 + 4 * P, HOME)
+    assert row is not None
+    assert (row.source, row.stamp_ns) == (Source.HUMAN, T0 + 3 * P)
+    for observed_ns in (T0, T0 + 3 * P):
+        with pytest.raises(InvalidCommandError, match="before_takeover"):
+            gate.accept(proposal_of(observed_ns, 4), HOME)
+    held = gate.hold(T0 + 4 * P + 60_000_000, HOME)
+    assert held is not None
+    assert held.source is Source.HOLD
+    assert gate.accept(proposal_of(T0 + 4 * P, 5), HOME).source is Source.VLA
+    # The next episode knows nothing of it.
+    gate.close()
+    gate.open(2, T0 + 6 * P)
+    gate.accept(replace(proposal_of(T0, 7), epoch=2), HOME)
 
 
 def test_pressing_the_gripper_alone_does_not_move_an_arm_that_sags() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episode phases, outcomes, the rules of their order and what ends an episode.
+"""Episode phases, outcomes and the rules of their order.
 
 Called by the supervisor, which brings the clock. Knows nothing of ROS, threads or files.
 """
@@ -68,6 +68,7 @@ class EpisodeState:
         seed: Seed of this episode's reset.
         reset: Who reset the scene for it; None until that is done.
         outcome: Set in ENDED and FAULT.
+        judge: Who decided the outcome, see `core.verdict`; empty where nobody knows.
         reason: One sentence for the operator.
         is_waiting: Whether a person is asked for something; the reason says what.
     """
@@ -80,6 +81,7 @@ class EpisodeState:
     seed: int = 0
     reset: ResetKind | None = None
     outcome: Outcome | None = None
+    judge: str = ""
     reason: str = ""
     is_waiting: bool = False
 
@@ -117,13 +119,16 @@ class EpisodeMachine:
         """Whether an episode has begun and has no outcome yet."""
         return self.state.phase in _OPEN
 
-    def go(self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None) -> None:
+    def go(
+        self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None, judge: str = ""
+    ) -> None:
         """Change the phase.
 
         Args:
             phase: New phase.
             reason: Sentence for the operator.
             outcome: Needed for ENDED; FAULT during an episode sets FAULT itself.
+            judge: Who decided the outcome.
 
         Raises:
             EpisodeOrderError: The present phase does not lead there.
@@ -135,7 +140,12 @@ class EpisodeMachine:
         if phase is Phase.FAULT and self.is_open:
             outcome = Outcome.FAULT
         self.state = replace(
-            self.state, phase=phase, reason=reason, outcome=outcome, is_waiting=False
+            self.state,
+            phase=phase,
+            reason=reason,
+            outcome=outcome,
+            judge="" if outcome is None else judge,
+            is_waiting=False,
         )
 
     def explain(self, reason: str, *, is_waiting: bool) -> None:
@@ -213,87 +223,6 @@ class TaskConfig:
         check_bounds(self)
         if not self.instruction.strip():
             raise ConfigError("TaskConfig.instruction is empty")
-
-
-class SuccessHold:
-    """Success that must last: one decided sample is not enough.
-
-    Example:
-        With a hold of 0.2 s, "decided" at t = 0, 0.1 and 0.2 s is success at 0.2 s; an undecided
-        sample at 0.1 s starts the count anew.
-    """
-
-    def __init__(self, hold_s: float) -> None:
-        """Start undecided.
-
-        Args:
-            hold_s: How long success must last without interruption.
-        """
-        self._hold_s = hold_s
-        self._since_s: float | None = None
-        self._latest_s = 0.0
-
-    def reset(self) -> None:
-        """Forget what was seen."""
-        self._since_s = None
-
-    def update(self, is_decided: bool, now_s: float) -> None:
-        """Take one sample of the judge."""
-        if not is_decided:
-            self._since_s = None
-            return
-        if self._since_s is None:
-            self._since_s = now_s
-        self._latest_s = now_s
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the samples seen span the hold time; silence of the judge adds nothing."""
-        # Stamps are multiples of the judge's period, so compare with a microsecond to spare.
-        return self._since_s is not None and self._latest_s - self._since_s >= self._hold_s - 1e-6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What is known at one moment of a running episode.
-
-    Attributes:
-        elapsed_s: Time in RUNNING.
-        is_success: Whether success has held long enough.
-        operator: The operator's word, None when nothing was said.
-        lost: Why the episode cannot go on, e.g. a silent camera; empty when it can.
-    """
-
-    elapsed_s: float
-    is_success: bool = False
-    operator: bool | None = None
-    lost: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How an episode ended and why, in one sentence."""
-
-    outcome: Outcome
-    reason: str
-
-
-def judge(evidence: Evidence, time_limit_s: float) -> Verdict | None:
-    """Decide whether an episode is over; the operator outranks what is measured.
-
-    Returns:
-        The verdict, None while the episode goes on.
-    """
-    if evidence.operator is not None:
-        outcome = Outcome.SUCCESS if evidence.operator else Outcome.FAILURE
-        return Verdict(outcome=outcome, reason=f"the operator said {outcome.value}")
-    if evidence.is_success:
-        return Verdict(outcome=Outcome.SUCCESS, reason="the task is done")
-    if evidence.lost:
-        return Verdict(outcome=Outcome.FAULT, reason=evidence.lost)
-    if evidence.elapsed_s >= time_limit_s:
-        return Verdict(outcome=Outcome.TIMEOUT, reason=f"not done within {time_limit_s:g} s")
-    return None
 
 
 def episode_id(when: datetime, task: str, index: int) -> str:

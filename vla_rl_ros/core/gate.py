@@ -9,15 +9,13 @@ next one starts at the measured pose and the arm never jumps.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.gate_rows import GateRows, in_range
 from vla_rl_ros.core.geometry import offset_pose, pose_increment
 from vla_rl_ros.core.gripper import GripperLatch
 from vla_rl_ros.core.intervention import (
-    NO_STEP,
     Anchor,
     ExecutedAction,
     GateSettings,
@@ -26,9 +24,7 @@ from vla_rl_ros.core.intervention import (
     choose,
 )
 from vla_rl_ros.core.reference import limit_target
-from vla_rl_ros.core.residual import clip_action
-from vla_rl_ros.core.row_grid import RowGrid
-from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX, ActionSpec
+from vla_rl_ros.core.spec import GRIPPER_INDEX
 from vla_rl_ros.core.takeover import Approach, HumanTick, ReferenceMirror
 from vla_rl_ros.core.types import FloatArray, Pose
 
@@ -46,15 +42,15 @@ class Gate:
         """Whether a human drives."""
         self._period_ns = round(settings.spec.control_period_s * 1e9)
         self._mirror = ReferenceMirror(self._period_ns)
-        self._grid = RowGrid(self._period_ns)
-        self._epoch: int | None = None
+        self._rows = GateRows(self._period_ns, self.gripper)
+        self._grid = self._rows.grid
         self._tick: HumanTick | None = None
         self.close()
 
     @property
     def epoch(self) -> int | None:
         """The epoch whose actions pass, None while closed."""
-        return self._epoch
+        return self._rows.epoch
 
     @property
     def is_finishing(self) -> bool:
@@ -71,8 +67,7 @@ class Gate:
         """
         self.close()
         self.gripper.reset(is_hand_open=is_hand_open)
-        self._epoch = epoch
-        self._grid.open(now_ns)
+        self._rows.reset(epoch, now_ns)
 
     def close(self, now_ns: int | None = None) -> ExecutedAction | None:
         """Let nothing through and forget the target, the gripper's state and the human.
@@ -87,13 +82,9 @@ class Gate:
         row, tick = None, self._tick
         if now_ns is not None and tick is not None and tick.is_counted and tick.stamp_ns <= now_ns:
             row = self._human_row(tick, now_ns)
-        self._epoch = None
-        self._grid.open(0)
-        self._action_ns: int | None = None
-        self._chunk_id = 0
+        self._rows.reset(None, 0)
         self.is_human = False
         self._tick = None
-        self._proposal: PolicyAction | None = None
         self.interrupt()
         self.gripper.reset()
         return row
@@ -103,7 +94,7 @@ class Gate:
         self.target = None
         self._mirror.forget()
         self._approach = Approach() if self.is_human else None
-        self._was_human = False
+        self._was_human = self._has_arrived = False
         if self._tick is not None:
             self._tick.origin = None
 
@@ -128,12 +119,13 @@ class Gate:
                 a hand on a device drives by `take_over`.
 
         Raises:
-            InvalidCommandError: ``not_running``, ``wrong_epoch``, ``out_of_order`` or
-                ``human_drives``; then nothing has changed.
+            InvalidCommandError: ``not_running``, ``wrong_epoch``, ``out_of_order``,
+                ``human_drives`` or ``before_takeover``; then nothing has changed.
         """
-        self._require_due(action)
+        self._rows.require_due(action)
         if self.is_human or self._tick is not None:
             raise InvalidCommandError("human_drives", "the proposal is only noted")
+        self._rows.require_fresh(action)
         settings = self.settings
         wanted, source, limits = choose(action, human, settings.spec)
         origin = self._origin(measured)
@@ -142,24 +134,12 @@ class Gate:
         target, acted = limit_target(target, measured, settings.limits)
         if acted or anchor is not origin:
             wanted = np.concatenate([*pose_increment(target, origin), wanted[GRIPPER_INDEX:]])
-        wanted, clipped = _in_range(wanted, settings.spec)
+        wanted, clipped = in_range(wanted, settings.spec)
         self._aim(target, measured, action.stamp_ns)
         self.gripper.update(float(wanted[GRIPPER_INDEX]))
-        self._action_ns = action.stamp_ns
-        self._chunk_id = action.chunk_id
         self.gripper.forget_presses()
-        self._note_row(action.stamp_ns)
-        return ExecutedAction(
-            stamp_ns=action.stamp_ns,
-            epoch=action.epoch,
-            source=source,
-            executed=wanted,
-            base=action.base,
-            residual=action.residual,
-            chunk_id=action.chunk_id,
-            chunk_step=action.chunk_step,
-            limits=tuple(dict.fromkeys((*limits, *acted, *clipped))),
-        )
+        limits = tuple(dict.fromkeys((*limits, *acted, *clipped)))
+        return self._rows.of_action(action, source, wanted, limits)
 
     def note(self, action: PolicyAction) -> None:
         """Keep a proposal for the row of a tick that a human drives.
@@ -167,8 +147,8 @@ class Gate:
         Raises:
             InvalidCommandError: As `accept`.
         """
-        self._require_due(action)
-        self._proposal = action
+        self._rows.require_due(action)
+        self._rows.note(action)
 
     def take_over(self, now_ns: int, measured: Pose) -> None:
         """A human drives from now on, from where the arm is.
@@ -180,12 +160,13 @@ class Gate:
         Raises:
             InvalidCommandError: ``not_running``.
         """
-        if self._epoch is None:
+        if self.epoch is None:
             raise InvalidCommandError("not_running", "no episode runs")
         if self.is_human:
             return
         self.is_human = self._was_human = True
-        self._approach = Approach()
+        self._has_arrived = False
+        self._approach = Approach(measured)
         tick = self._tick
         if tick is not None:
             # He let go and took over again within one tick: from where it rests now.
@@ -210,16 +191,17 @@ class Gate:
         if tick.origin is None:
             # The pose was lost meanwhile, and with it what the reference was.
             tick.rest(measured)
+            self._approach = Approach(measured)
         if not increment.any():
             # A hand at rest does not ask for the way back to the arm. An arm that sags below its
             # reference would be followed down for as long as the hand rests.
             tick.rest(None)
-            self._approach = Approach()
+            self._approach = Approach(self._approach.begin if self._approach else measured)
+            self._has_arrived = tick.has_arrived
         limits = self.settings.limits
+        pull_m, pull_rad = tick.pull(increment)
         target = offset_pose(
-            self._mirror.at(now_ns) or measured,
-            increment[:3] + tick.pull_m,
-            increment[3:6] + tick.pull_rad,
+            self._mirror.at(now_ns) or measured, increment[:3] + pull_m, increment[3:6] + pull_rad
         )
         target, acted = limit_target(target, measured, limits)
         tick.limits = tuple(dict.fromkeys((*tick.limits, *acted)))
@@ -252,7 +234,7 @@ class Gate:
         Returns:
             A row with source `Source.HUMAN` or `Source.HOLD`, None when no tick is overdue.
         """
-        if self._epoch is None:
+        if self.epoch is None:
             return None
         self._follow_clock(now_ns, measured)
         while (tick := self._tick) is not None:
@@ -267,23 +249,18 @@ class Gate:
             return None
         stamp_ns = self._grid.caught_up(stamp_ns, now_ns)
         origin = None if measured is None else self._origin(measured)
-        return self._row(Source.HOLD, stamp_ns, self.target, origin)
+        return self._rows.of_nobody(Source.HOLD, stamp_ns, self.target, origin)
 
     def _follow_clock(self, now_ns: int, measured: Pose | None) -> None:
         """Begin the grid anew where the clock was set back, or no row would come for as long."""
         tick = self._tick
         if not self._grid.is_ahead(now_ns, None if tick is None else tick.stamp_ns):
             return
-        self._grid.open(now_ns)
+        self._rows.begin_anew(now_ns)
         self._mirror.set_clock(now_ns)
-        self._action_ns = None
         if tick is not None:
             stamp_ns = self._grid.after(now_ns - self._period_ns)
             self._begin_tick(stamp_ns, now_ns, measured)
-
-    def _note_row(self, stamp_ns: int) -> None:
-        self._grid.row_ns = stamp_ns
-        self.gripper.shown()
 
     def _aim(self, target: Pose, measured: Pose, now_ns: int) -> None:
         self.target = target
@@ -310,7 +287,7 @@ class Gate:
     def _begin_tick(
         self, stamp_ns: int, now_ns: int, measured: Pose | None, *, is_counted: bool = True
     ) -> None:
-        self._tick = HumanTick.begin(
+        self._tick = tick = HumanTick.begin(
             stamp_ns,
             is_counted=is_counted,
             measured=measured,
@@ -318,6 +295,8 @@ class Gate:
             approach=self._approach or Approach(),
             is_from_reference=self.settings.anchor is Anchor.LAST_TARGET,
         )
+        tick.has_arrived = self._has_arrived
+        self._has_arrived = self._has_arrived or tick.arrives
 
     def _end_tick(self, tick: HumanTick, now_ns: int, measured: Pose | None) -> None:
         self._tick = None
@@ -330,60 +309,4 @@ class Gate:
                 self._approach.grow()
 
     def _human_row(self, tick: HumanTick, now_ns: int) -> ExecutedAction:
-        row = self._row(Source.HUMAN, tick.stamp_ns, self._mirror.at(now_ns), tick.origin)
-        executed, clipped = _in_range(row.executed, self.settings.spec)
-        row = replace(row, executed=executed, limits=(*tick.limits, *clipped))
-        proposal = self._proposal
-        if proposal is None or 2 * abs(proposal.stamp_ns - tick.stamp_ns) >= self._period_ns:
-            return row
-        self._chunk_id = proposal.chunk_id
-        return replace(
-            row,
-            base=proposal.base,
-            residual=proposal.residual,
-            chunk_id=proposal.chunk_id,
-            chunk_step=proposal.chunk_step,
-        )
-
-    def _row(
-        self, source: Source, stamp_ns: int, target: Pose | None, origin: Pose | None
-    ) -> ExecutedAction:
-        """A row of a tick for which nobody proposed anything."""
-        assert self._epoch is not None
-        executed = np.zeros(ACTION_DIM)
-        if target is not None and origin is not None:
-            executed[:GRIPPER_INDEX] = np.concatenate(pose_increment(target, origin))
-        executed[GRIPPER_INDEX] = float(self.gripper.level)
-        self._note_row(stamp_ns)
-        return ExecutedAction(
-            stamp_ns=stamp_ns,
-            epoch=self._epoch,
-            source=source,
-            executed=executed,
-            base=np.zeros(ACTION_DIM),
-            residual=np.zeros(ACTION_DIM),
-            chunk_id=self._chunk_id,
-            chunk_step=NO_STEP,
-        )
-
-    def _require_due(self, action: PolicyAction) -> None:
-        if self._epoch is None:
-            raise InvalidCommandError("not_running", "no episode runs")
-        if action.epoch != self._epoch:
-            raise InvalidCommandError("wrong_epoch", f"{action.epoch} instead of {self._epoch}")
-        # Half a period apart, so that a flood of well-formed actions does not add up to speed.
-        is_flood = (
-            self._action_ns is not None
-            and 2 * (action.stamp_ns - self._action_ns) < self._period_ns
-        )
-        if is_flood or (self._grid.row_ns is not None and action.stamp_ns <= self._grid.row_ns):
-            raise InvalidCommandError("out_of_order", f"stamp {action.stamp_ns}")
-
-
-def _in_range(executed: FloatArray, spec: ActionSpec) -> tuple[FloatArray, tuple[str, ...]]:
-    """What a row says, within the range, and ``("range",)`` where that is not what was done.
-
-    A target near the reference may lie further from the measured pose than an action reaches.
-    """
-    clipped = clip_action(executed, spec)
-    return clipped, ("range",) if float(np.abs(clipped - executed).max()) > 1e-9 else ()
+        return self._rows.of_human(tick, self._mirror.at(now_ns), self.settings.spec)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from vla_rl_ros.core.types import GripperState
+
 
 class GripperLatch:
     """Turns the continuous gripper channel into open and close, and says when to tell the hand.
@@ -75,3 +77,16 @@ class GripperLatch:
             return None
         self._sent, self._sent_s = self.is_open, now_s
         return self.is_open
+
+
+def is_hand_open(fingers: GripperState | None, open_width_m: float) -> bool:
+    """Whether a hand is open as far as anybody knows; one that is silent is taken to be.
+
+    Args:
+        fingers: What it says, None while it is silent.
+        open_width_m: Width of an open one.
+    """
+    if fingers is None:
+        return True
+    # What a closed hand holds may be as wide as an open one is.
+    return fingers.width_m > 0.5 * open_width_m and not fingers.is_grasped

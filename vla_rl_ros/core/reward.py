@@ -167,18 +167,24 @@ class SumReward:
 
 
 def make_reward(
-    *, paid: str = "success", time_penalty: float = 0.0, grasp_penalty: float | None = None
+    *,
+    paid: str = "success",
+    time_penalty: float = 0.0,
+    shaping: Sequence[Reward] = (),
+    grasp_penalty: float | None = None,
 ) -> Reward:
     """The reward of an episode.
 
     Args:
         paid: What the task pays, see `TaskReward`.
         time_penalty: Cost of every step, zero or less.
+        shaping: Rewards of other kinds.
         grasp_penalty: Of each toggle of the gripper; None for a learner without a grasp critic.
     """
     parts: list[Reward] = [TaskReward(paid)]
     if time_penalty:
         parts.append(TimePenalty(time_penalty))
+    parts += shaping
     if grasp_penalty is not None:
         parts.append(GraspPenalty(grasp_penalty))
     return parts[0] if len(parts) == 1 else SumReward(parts)

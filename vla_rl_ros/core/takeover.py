@@ -12,6 +12,11 @@ with ``h`` his increment per tick, ``t0`` the beginning of the tick and ``anchor
 pose. A reference may be ahead of the arm by centimetres, where it moves fast or pushes; jumping
 back to the arm is a jump nobody asked for. So in the first tick after the driver has changed the
 anchor lies no more than `SLIP_M` and `SLIP_RAD` from the reference, in the n-th n times as far.
+
+An arm also sags below its reference, by its load and by friction. Were every tick to begin at the
+measured pose, a hand that moves sideways would lower it, tick by tick, for as long as it moves. So
+once a human has begun at the measured pose, what a tick makes up is bounded, axis by axis, by what
+he asks for in it: nothing where he does not push, and nowhere against his push.
 Called by `core.gate`.
 """
 
@@ -81,13 +86,24 @@ class ReferenceMirror:
 
 
 class Approach:
-    """From the reference to the measured pose, a little more per tick after the driver changed."""
+    """From the reference to the measured pose, a little more per tick after the driver changed.
 
-    def __init__(self) -> None:
-        """Begin with the driver who takes over now."""
+    Attributes:
+        begin: Where the arm was when a human took over. An arm that sags would flee from a
+            reference that follows it, so in no axis the reference goes further back than there.
+            None where it is to meet the arm wherever that is.
+    """
+
+    def __init__(self, begin: Pose | None = None) -> None:
+        """Begin with the driver who takes over now.
+
+        Args:
+            begin: See the attribute.
+        """
+        self.begin = begin
         self._num_ticks = 1
         self.is_there = False
-        """Whether the last anchor was the measured pose itself."""
+        """Whether nothing was left to make up behind the last anchor."""
 
     def grow(self) -> None:
         """Allow more from now on: a tick has passed."""
@@ -96,10 +112,15 @@ class Approach:
     def anchor(self, reference: Pose, measured: Pose) -> Pose:
         """What increments are added to: bit-equal to the measured pose where that is near."""
         translation, rotvec = pose_increment(measured, reference)
+        if self.begin is not None:
+            most_m, most_rad = pose_increment(self.begin, reference)
+            translation, rotvec = _within(translation, most_m), _within(rotvec, most_rad)
         nearer_m, is_near = _shortened(translation, self._num_ticks * SLIP_M)
         nearer_rad, is_aligned = _shortened(rotvec, self._num_ticks * SLIP_RAD)
         self.is_there = is_near and is_aligned
-        return measured if self.is_there else offset_pose(reference, nearer_m, nearer_rad)
+        if self.is_there and self.begin is None:
+            return measured
+        return offset_pose(reference, nearer_m, nearer_rad)
 
 
 @dataclass(slots=True, eq=False)
@@ -110,8 +131,10 @@ class HumanTick:
         stamp_ns: Of the tick.
         is_counted: Whether it gets a row; not where the policy's row is out already.
         origin: What the row's increment is counted from, None without a measured pose.
-        pull_m: What the reference makes up within the tick, shape (3,).
+        pull_m: What the reference may make up within the tick, shape (3,).
         pull_rad: As `pull_m`, rotation vector.
+        arrives: Whether that is all there is to make up.
+        has_arrived: Whether a tick before this one made it up already.
         limits: Names of the limits that acted.
     """
 
@@ -120,6 +143,8 @@ class HumanTick:
     origin: Pose | None
     pull_m: FloatArray
     pull_rad: FloatArray
+    arrives: bool = False
+    has_arrived: bool = False
     limits: tuple[str, ...] = ()
 
     @classmethod
@@ -148,15 +173,31 @@ class HumanTick:
         if measured is not None and reference is not None:
             anchor = approach.anchor(reference, measured)
             tick.pull_m, tick.pull_rad = pose_increment(anchor, reference)
+            tick.arrives = approach.is_there
             if is_from_reference:
                 tick.origin = reference
         return tick
+
+    def pull(self, increment: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What the reference makes up while he asks for an increment of shape (6,)."""
+        if not self.has_arrived:
+            return self.pull_m, self.pull_rad
+        most = np.abs(increment)
+        return np.clip(self.pull_m, -most[:3], most[:3]), np.clip(
+            self.pull_rad, -most[3:], most[3:]
+        )
 
     def rest(self, measured: Pose | None) -> None:
         """Make nothing up any more; from `measured` where that is not None."""
         self.pull_m, self.pull_rad = np.zeros(3), np.zeros(3)
         if measured is not None:
             self.origin = measured
+
+
+def _within(vector: FloatArray, other: FloatArray) -> FloatArray:
+    """In each axis the shorter of two ways; none where they lead to different sides."""
+    shorter = np.minimum(np.abs(vector), np.abs(other))
+    return np.asarray(np.where(vector * other > 0.0, np.copysign(shorter, vector), 0.0))
 
 
 def _shortened(vector: FloatArray, to: float) -> tuple[FloatArray, bool]:

@@ -258,5 +258,6 @@ def _episode_record(state: EpisodeState) -> dict[str, str]:
         "epoch": str(state.epoch),
         "reset": state.reset.value if state.reset else "",
         "outcome": state.outcome.value if state.outcome else "",
+        "judge": state.judge,
         "reason": state.reason,
     }

@@ -18,6 +18,7 @@ from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.data.bag_reader import Bag, read_channels
+from vla_rl_ros.data.label_time import LabelTime
 
 TOPIC, LEDGER_TOPIC = "action/executed", "human/ledger"
 _SOURCES = [f"source.{source.value}" for source in Source]
@@ -173,8 +174,16 @@ def control_period_s(path: Path) -> float:
     raise BagError(f"{path} does not say the control period of its supervisor")
 
 
-def total(counts: Sequence[HumanCount], period_s: float) -> dict[str, float | int | bool]:
-    """What people gave in all launches, and whether the ledger agreed in every episode."""
+def total(
+    counts: Sequence[HumanCount], period_s: float, labelled: Sequence[LabelTime] = ()
+) -> dict[str, float | int | bool]:
+    """What people gave in all launches, and whether the ledger agreed in every episode.
+
+    Args:
+        counts: Of all bags.
+        period_s: Control period.
+        labelled: Sessions that label sets have noted.
+    """
     rows, ledger, launches = DriveCount(), DriveCount(), _launches(counts)
     for count in counts:
         rows = rows.plus(count.rows)
@@ -189,6 +198,9 @@ def total(counts: Sequence[HumanCount], period_s: float) -> dict[str, float | in
         # Both grow over a launch, so the largest of each is the whole.
         "resetting_s": sum((max(each.resetting_s for each in launch) for launch in launches), 0.0),
         "labelling_s": sum((max(each.labelling_s for each in launch) for launch in launches), 0.0),
+        # Label sets note all of it, ledgers what was done while a graph ran.
+        "noted_labelling_s": round(sum(time.labelling_s for time in labelled), 3),
+        "noted_labelling_in_ledger_s": round(sum(time.ledger_s for time in labelled), 3),
         "ledger_ticks": ledger.ticks,
         "ledger_human_ticks": ledger.human_ticks,
         "ledger_interventions": ledger.interventions,

@@ -34,7 +34,7 @@ STATE_CHANNELS = (
 """Proprioception of pi0-nano, names of `policies.state_codec`."""
 _NO_DELAY_PART = 0.15
 _DELAY_RATIO = 0.7
-_START_PART = 0.25
+START_PART = 0.25
 _NO_DELAY_AT_START_PART = 0.5
 _HOLD_AT_START_PART = 0.25
 _HALF_OPEN_M = 0.04
@@ -106,15 +106,20 @@ class Samples:
 class Sampler:
     """Draws samples of a data set, every task equally often."""
 
-    def __init__(self, demos: DemoSet, scales: Scales, horizon: int) -> None:
+    def __init__(
+        self, demos: DemoSet, scales: Scales, horizon: int, *, start_part: float = START_PART
+    ) -> None:
         """Prepare a data set.
 
         Args:
             demos: Ticks.
             scales: Normalisation.
             horizon: Rows per chunk.
+            start_part: Part of the samples that are first ticks; 0 where episodes do not begin at
+                rest.
         """
         self._demos = demos
+        self._start_part = start_part
         self._steps = np.arange(horizon)
         last = np.flatnonzero(np.append(np.diff(demos.episodes), 1))
         self._ends = last[np.searchsorted(last, np.arange(len(demos)))]
@@ -134,7 +139,7 @@ class Sampler:
     def draw(self, count: int, rng: np.random.Generator) -> Samples:
         """Draw `count` samples with random delays; equal states of `rng` give equal samples."""
         kinds = rng.integers(0, len(self._ticks), count)
-        is_start = rng.random(count) < _START_PART
+        is_start = rng.random(count) < self._start_part
         pools = [
             (self._starts if start else self._ticks)[kind]
             for kind, start in zip(kinds, is_start, strict=True)

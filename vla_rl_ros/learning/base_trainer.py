@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,15 +66,23 @@ class Trainer:
         average: What is evaluated and shipped.
     """
 
-    def __init__(self, settings: TrainerSettings, sampler: BatchSource) -> None:
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        sampler: BatchSource,
+        *,
+        origin: Mapping[str, float | str] | None = None,
+    ) -> None:
         """Initialise from the seed.
 
         Args:
             settings: How to learn.
             sampler: Training data.
+            origin: What else decides the result, by name: a run is continued with the same only.
         """
         self.settings = settings
         self.step_number = 0
+        self._origin = dict(origin or {})
         self._sampler = sampler
         torch.manual_seed(settings.seed)
         self._learner = BaseLearner()
@@ -137,6 +146,7 @@ class Trainer:
         torch.save(
             {
                 "settings": asdict(self.settings),
+                "origin": self._origin,
                 "step": self.step_number,
                 "learner": self._learner.state_dict(),
                 "average": self.average.state_dict(),
@@ -150,11 +160,13 @@ class Trainer:
         """Continue where `save` was called.
 
         Raises:
-            ConfigError: Damaged file, or one of a run with other settings; names them.
+            ConfigError: Damaged file, or one of a run with other settings or of another origin;
+                names them.
         """
         with continuing(path):
             values = torch.load(path, weights_only=True)
-            check_same(path, values["settings"], asdict(self.settings))
+            theirs = {**values["settings"], **values.get("origin", {})}
+            check_same(path, theirs, {**asdict(self.settings), **self._origin})
             self._learner.load_state_dict(values["learner"])
             self.average.load_state_dict(values["average"])
             self._optimiser.load_state_dict(values["optimiser"])

@@ -2,9 +2,9 @@
 """Episodes of the fast simulator to label: the policy's own, and failures that look like success.
 
 What a classifier has to tell from success is not the empty table but the peg that stands on the
-rim. Where a real cell shows such moments by and by, the simulator stages them: `STAGED` names
-them per task. Every episode follows from its kind and seed alone. Called by `vla-rl-ros label
---simulate` and by the benches of the classifier.
+rim. Where a real cell shows such moments by and by, the simulator stages them
+(`classifier_staging`). Every episode follows from its kind and seed alone. Called by `vla-rl-ros
+label --simulate` and by the benches of the classifier.
 """
 
 from __future__ import annotations
@@ -17,23 +17,17 @@ from numpy.typing import NDArray
 from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
-from vla_rl_ros.core.types import FloatArray, ImageArray, Pose
+from vla_rl_ros.core.types import FloatArray, ImageArray
 from vla_rl_ros.data.label_frames import EpisodeFrames
 from vla_rl_ros.learning.base_eval import DelayedExecutor
-from vla_rl_ros.policies.experts import ExpertView, expert_action
+from vla_rl_ros.learning.classifier_staging import STAGED, WRONG_TASK, Stage
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import TASKS, Task
+from vla_rl_ros.sim.variants import variant
 
-POLICY, WRONG_TASK = "policy", "wrong_task"
-STAGED: Mapping[Task, tuple[str, ...]] = {
-    Task.LIFT: ("empty_hand", "too_low", "dropped", WRONG_TASK),
-    Task.PEG: ("on_the_rim", "beside_the_block", "too_shallow"),
-    Task.BUTTON: ("beside", "touched", WRONG_TASK),
-}
-"""Failures that look like success, by task."""
+POLICY = "policy"
 DELAY_TICKS = 2
 STAGED_SEEDS = 1_000_000
 """Added to the seeds of staged episodes, so that none has the layout of a policy episode.
@@ -42,15 +36,8 @@ Episodes are split into training and calibration one by one; a layout would be i
 _HOLD_TICKS = 3
 _AFTER_TICKS = 6
 _STAGED_TICKS = 60
-_NOISE = np.array([0.0015, 0.0015, 0.0015, 0.002, 0.002, 0.008])
 _MAX_DRAWS = 20
-_PEG_TIP_M = 0.035
-_FINGERTIP_M = 0.008
-_BUTTON_TOP_M = 0.05
-_OVER_M = 0.008
-_ABOVE_M = 0.012
 _OTHER = {Task.LIFT: Task.BUTTON, Task.BUTTON: Task.LIFT}
-_TARGETS = {Task.LIFT: "cube", Task.PEG: "hole", Task.BUTTON: "button"}
 
 Watcher = Callable[[Mapping[str, ImageArray], FloatArray], bool]
 """Sees images and (x, y, z, width) of a tick; says whether the episode is over."""
@@ -65,15 +52,22 @@ class EpisodeMaker:
         sim: The simulator.
     """
 
-    def __init__(self, task: Task, policy: ChunkPolicy | None) -> None:
+    def __init__(
+        self, task: Task, policy: ChunkPolicy | None, variant_name: str = "default"
+    ) -> None:
         """Compile the scene.
 
         Args:
             task: What is to be done.
             policy: Plays the episodes of kinds `POLICY` and `WRONG_TASK`; None for none of these.
+            variant_name: Difficulty of the scene.
+
+        Raises:
+            ConfigError: Unknown variant.
         """
         self.task, self.policy = task, policy
-        self.sim = FastSim()
+        self.sim = FastSim(variant(variant_name))
+        self._variant = variant_name
 
     def close(self) -> None:
         """Free the renderer."""
@@ -138,7 +132,7 @@ class EpisodeMaker:
         self, kind: str, seed: int, rng: np.random.Generator, watcher: Watcher | None
     ) -> EpisodeFrames:
         self.sim.reset(self.task, seed=seed)
-        stage = _Stage(self.sim, self.task, kind, rng)
+        stage = Stage(self.sim, self.task, kind, rng)
         return self._run(kind, seed, lambda tick, _: stage.action(tick), _STAGED_TICKS, watcher)
 
     def _run(
@@ -185,9 +179,9 @@ class EpisodeMaker:
         is_done = np.array(truth)
         held = _held_at(is_done)
         return EpisodeFrames(
-            episode=episode_name(self.task, kind, seed),
+            episode=episode_name(self.task, kind, seed, self._variant),
             task=self.task.value,
-            source=f"simulate {self.task.value} {kind} {seed}",
+            source=f"simulate {self.task.value} {self._variant} {kind} {seed}",
             kind=kind,
             outcome=Outcome.TIMEOUT if held is None else Outcome.SUCCESS,
             stamps_ns=np.array(stamps),
@@ -199,9 +193,9 @@ class EpisodeMaker:
         )
 
 
-def episode_name(task: Task, kind: str, seed: int) -> str:
+def episode_name(task: Task, kind: str, seed: int, variant_name: str) -> str:
     """Name of a simulated episode, unique and fit for a file name."""
-    return f"sim_{task.value}_{kind}_{seed}"
+    return f"sim_{task.value}_{variant_name}_{kind}_{seed}"
 
 
 def _held_at(truth: NDArray[np.bool_]) -> int | None:
@@ -225,97 +219,3 @@ def episodes(
             yield POLICY, first_seed + number
         if number < num_staged:
             yield kinds[number % len(kinds)], STAGED_SEEDS + first_seed + number
-
-
-class _Stage:
-    """A scripted failure: the expert, deceived about what it sees."""
-
-    def __init__(self, sim: FastSim, task: Task, kind: str, rng: np.random.Generator) -> None:
-        self._sim, self._task, self._kind, self._rng = sim, task, kind, rng
-        angle = rng.uniform(0.0, 2.0 * np.pi)
-        radius = {
-            "empty_hand": rng.uniform(0.035, 0.06),
-            "on_the_rim": rng.uniform(0.004, 0.018),
-            "beside_the_block": rng.uniform(0.05, 0.065),
-            "beside": rng.uniform(0.03, 0.06),
-        }.get(kind, 0.0)
-        self._offset = radius * np.array([np.cos(angle), np.sin(angle), 0.0])
-        self._height_m = {
-            "too_low": rng.uniform(0.03, 0.085),
-            "dropped": rng.uniform(0.04, 0.08),
-            "on_the_rim": 0.006,
-            "beside_the_block": rng.uniform(0.005, 0.035),
-            "too_shallow": rng.uniform(0.003, 0.015),
-            "touched": rng.uniform(-0.008, 0.003),
-        }.get(kind, 0.0)
-        self._has_dropped = False
-        self._since: int | None = None
-
-    def action(self, tick: int) -> FloatArray:
-        """What the deceived hand does now."""
-        action = getattr(self, f"_{self._task.value}")(tick)
-        action[:GRIPPER_INDEX] += _NOISE * self._rng.standard_normal(GRIPPER_INDEX)
-        limited: FloatArray = action
-        return limited
-
-    def _expert(self, tick: int) -> FloatArray:
-        sim, objects = self._sim, dict(self._sim.objects())
-        name = _TARGETS[self._task]
-        objects[name] = Pose(objects[name].position_m + self._offset, objects[name].quat_xyzw)
-        return expert_action(
-            self._task.value,
-            ExpertView(
-                tcp=sim.tcp(),
-                gripper_width_m=sim.gripper_state().width_m,
-                is_gripper_open=sim.is_open_commanded,
-                objects=objects,
-                tick=tick,
-            ),
-        )
-
-    def _move(self, target_m: FloatArray, *, is_open: bool) -> FloatArray:
-        action = np.zeros(ACTION_DIM)
-        action[:3] = np.clip(0.8 * (target_m - self._sim.tcp().position_m), -0.014, 0.014)
-        action[GRIPPER_INDEX] = float(is_open)
-        return action
-
-    def _lift(self, tick: int) -> FloatArray:
-        tcp_m = self._sim.tcp().position_m
-        if self._since is None:
-            action = self._expert(tick)
-            if action[GRIPPER_INDEX] < 0.5 and not self._sim.is_open_commanded:
-                self._since = tick
-            return action
-        if tick - self._since < 5:
-            return self._move(tcp_m, is_open=False)
-        if self._kind == "empty_hand":
-            return self._move(np.array([*tcp_m[:2], 0.2]), is_open=False)
-        if self._kind == "too_low":
-            return self._move(np.array([*tcp_m[:2], self._height_m]), is_open=False)
-        # Dropped on the way, and the hand goes on up as if nothing had happened.
-        self._has_dropped |= bool(tcp_m[2] > self._height_m)
-        return self._move(np.array([*tcp_m[:2], 0.2]), is_open=self._has_dropped)
-
-    def _peg(self, tick: int) -> FloatArray:
-        objects = self._sim.objects()
-        hole_m = objects["hole"].position_m + self._offset
-        to_hole_m = hole_m - objects["peg"].position_m + np.array([0.0, 0.0, _PEG_TIP_M])
-        target_m = self._sim.tcp().position_m + to_hole_m
-        if self._kind == "too_shallow":
-            if self._since is None and to_hole_m[2] <= 0.0:
-                return self._expert(tick)
-            self._since = tick
-            target_m[2] -= self._height_m
-        else:
-            is_over = np.hypot(*to_hole_m[:2]) < _OVER_M
-            target_m[2] += -self._height_m if is_over else _ABOVE_M
-        return self._move(target_m, is_open=False)
-
-    def _button(self, tick: int) -> FloatArray:
-        action = self._expert(tick)
-        sim = self._sim
-        to_button_m = sim.objects()["button"].position_m - sim.tcp().position_m
-        if self._kind == "touched" and np.hypot(*to_button_m[:2]) < _OVER_M:
-            tip_m = sim.tcp().position_m[2] - _FINGERTIP_M
-            action[2] = np.clip(0.8 * (_BUTTON_TOP_M - self._height_m - tip_m), -0.014, 0.014)
-        return action

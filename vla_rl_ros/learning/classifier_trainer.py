@@ -41,7 +41,7 @@ class ClassifierSettings:
     positive_part: float = param(
         0.4, doc="Part of a batch that shows success.", low=0.05, high=0.95
     )
-    smoothing: float = param(0.02, doc="Of the labels.", low=0.0, high=0.4)
+    smoothing: float = param(0.005, doc="Of the labels.", low=0.0, high=0.4)
     shift_px: int = param(6, doc="Largest shift of the random crop.", unit="px", low=0, high=64)
     brightness: float = param(0.25, doc="Largest change, as a part.", low=0.0, high=1.0)
     contrast: float = param(0.2, doc="Largest change, as a part.", low=0.0, high=1.0)

@@ -3,18 +3,21 @@
 
 The parent's weights go on learning on a mix of rollouts of `probing` and the demonstrations it was
 trained on, so that it learns the one without forgetting the other; normalisation stays the
-parent's. Started again with the same settings, it continues. Called by `vla-rl-ros distill`.
+parent's. Started again with the same settings, parent and rollouts, it continues. Called by
+`vla-rl-ros distill`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
@@ -103,19 +106,28 @@ def distil(
         Numbers to print.
 
     Raises:
-        ConfigError: Something is missing or does not fit.
+        ConfigError: Something is missing or does not fit, or `out` holds a run of another parent,
+            of other rollouts or with other settings.
     """
     if settings.where_weight != 0.0:
         raise ConfigError("TrainerSettings.where_weight must be 0: a checkpoint has no such heads")
-    scales = parent_scales(parent)
+    scales, begin = parent_scales(parent), load_nano(parent)
     rollouts = _rollouts(probes)
-    practised = Sampler(rollouts, scales, HORIZON)
+    # Without it a run with other rollouts would go on here, or be taken for finished.
+    origin: dict[str, float | str] = {
+        **asdict(mix),
+        "parent": _digest(weight.numpy() for weight in begin.state_dict().values()),
+        "rollouts": _digest_of(rollouts),
+    }
+    # Rollouts begin at the take-over, in mid-motion.
+    practised = Sampler(rollouts, scales, HORIZON, start_part=0.0)
     sampler: Sampler | MixedSampler = practised
     if mix.demo_shards and mix.probe_part < 1.0:
         shown = base_shards.load(demos, seed=mix.demo_seed, shards=range(mix.demo_shards))
+        origin["demonstrations"] = _digest_of(shown)
         sampler = MixedSampler(practised, Sampler(shown, scales, HORIZON), mix.probe_part)
-    trainer = Trainer(settings, sampler)
-    trainer.start_from(load_nano(parent))
+    trainer = Trainer(settings, sampler, origin=origin)
+    trainer.start_from(begin)
     out.mkdir(parents=True, exist_ok=True)
     state = out / "trainer.pt"
     if state.exists():
@@ -128,6 +140,7 @@ def distil(
             "command": command,
             "seed": settings.seed,
             "steps": trainer.step_number,
+            "is_finished": trainer.step_number >= settings.steps,
             "parent": str(read_manifest(parent).training.get("command", "")),
         }
         write_checkpoint(trainer.average.model, scales, out / "checkpoint", training)
@@ -160,6 +173,18 @@ def _rollouts(probes: list[Path]) -> DemoSet:
             raise ConfigError(f"{directory} holds no complete file: let 'probe' run on")
         parts.append(base_shards.load(directory, seed=seed, shards=range(count)))
     return joined(parts)
+
+
+def _digest_of(demos: DemoSet) -> str:
+    """Of what was seen and shown; images follow from it."""
+    return _digest((demos.states, demos.labels, demos.tasks))
+
+
+def _digest(arrays: Iterable[NDArray[Any]]) -> str:
+    found = hashlib.sha256()
+    for values in arrays:
+        found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()[:16]
 
 
 def parent_scales(parent: Path) -> Scales:

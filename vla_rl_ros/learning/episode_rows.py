@@ -21,7 +21,7 @@ from vla_rl_ros.learning.rows import Float32Array, Row, Source
 _NS_PER_S = 1_000_000_000
 _SOURCES = {
     Driver.VLA: Source.BASE,
-    Driver.HOLD: Source.BASE,
+    Driver.HOLD: Source.NOBODY,
     Driver.RESIDUAL: Source.RESIDUAL,
     Driver.HUMAN: Source.HUMAN,
 }
@@ -50,6 +50,7 @@ def assemble(
     reward: Reward,
     seed: int,
     is_success: bool,
+    judge: str,
 ) -> Assembled:
     """Put an episode together.
 
@@ -64,6 +65,7 @@ def assemble(
         reward: Judges the ticks, new for this episode.
         seed: Of the episode.
         is_success: Whether the task was done.
+        judge: Who said so.
     """
     seen = [action.stamp_ns for action in actions if action.stamp_ns in observations]
     if not seen:
@@ -92,6 +94,7 @@ def assemble(
                 executed=executed,
                 rewards=tuple(judged.terms.values()),
                 source=_SOURCES[action.source],
+                judge=judge,
                 episode=action.epoch,
                 seed=seed,
                 tick=ticks[action.stamp_ns],

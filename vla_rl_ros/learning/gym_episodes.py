@@ -15,6 +15,7 @@ import numpy as np
 
 from vla_rl_ros.core.proportions import wilson_interval
 from vla_rl_ros.core.reward import DONE, PAID, Reward
+from vla_rl_ros.core.verdict import ENVIRONMENT
 from vla_rl_ros.learning.acting import execute
 from vla_rl_ros.learning.gym_door import Door, Moment, Outcome
 from vla_rl_ros.learning.rows import Float32Array, Row, Source
@@ -81,6 +82,7 @@ class Recorder:
                 executed=executed,
                 rewards=tuple(judged.terms.values()),
                 source=source,
+                judge=ENVIRONMENT,
                 episode=self._number,
                 seed=seed,
                 tick=tick,
@@ -97,6 +99,7 @@ class Recorder:
                 base=moment.base,
                 executed=moment.base,
                 rewards=(0.0,) * len(self._reward.names),
+                judge=ENVIRONMENT,
                 episode=self._number,
                 seed=seed,
                 tick=tick,

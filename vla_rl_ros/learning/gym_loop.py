@@ -20,7 +20,6 @@ import numpy as np
 
 from vla_rl_ros.learning.acting import ResidualActor
 from vla_rl_ros.learning.exploration import Wanderer
-from vla_rl_ros.learning.gym_curve import plot_curve
 from vla_rl_ros.learning.gym_door import Door, DoorSettings
 from vla_rl_ros.learning.gym_episodes import (
     Actor,
@@ -28,18 +27,16 @@ from vla_rl_ros.learning.gym_episodes import (
     Recorder,
     evaluate,
     play,
-    summary,
 )
-from vla_rl_ros.learning.gym_files import POLICY_FILE, save_policy
+from vla_rl_ros.learning.gym_notes import finish, note_episode, note_evaluation
 from vla_rl_ros.learning.gym_state import RunSettings, RunState
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay, SymmetricSampler
-from vla_rl_ros.learning.rewards import reward_of
+from vla_rl_ros.learning.reward_config import RewardConfig
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import Row, as_demonstration
 from vla_rl_ros.learning.schedule import Advice, Driver, ScheduleConfig
 from vla_rl_ros.learning.transitions import Transitions
-
-_NUM_PROBES = 64
 
 
 class _OutOfTimeError(Exception):
@@ -60,10 +57,19 @@ class GymTrainer:
         config: LearnerConfig,
         run: RunSettings,
         schedule: ScheduleConfig,
+        reward: RewardConfig | None = None,
     ) -> None:
         """Begin, or continue what lies in `out`; see `RunState` for arguments and errors."""
         self._run, self._config = run, config
         self._door, self._judge = Door(door), Door(door)
+        self._reward = RewardPlan(
+            config,
+            reward,
+            obs_dim=self._door.obs_dim,
+            obs_version=self._door.obs_version,
+            paid=door.reward,
+            seed=run.seed,
+        )
         self.state = RunState(
             out,
             (self._door.obs_dim, self._door.action_dim),
@@ -72,6 +78,7 @@ class GymTrainer:
             config=config,
             run=run,
             schedule=schedule,
+            reward=self._reward,
         )
         self._mixed = SymmetricSampler(self.state.online, self.state.offline, config.offline_part)
         self._tell: Callable[[str, int], None] = lambda _phase, _count: None
@@ -95,7 +102,8 @@ class GymTrainer:
         self._limit_s = None if minutes is None else 60.0 * minutes
         self._tell = tell or self._tell
         try:
-            return self._finish(is_finished=self._phases())
+            is_finished = self._phases()
+            return finish(self.state, self._door.obs_version, is_finished=is_finished)
         finally:
             self.close()
 
@@ -133,7 +141,7 @@ class GymTrainer:
         if state.progress.base_successes is None and self._run.eval_episodes:
             episodes = evaluate(self._judge, None, self._held_out())
             state.progress.base_successes = [episode.is_success for episode in episodes]
-            self._note_evaluation("base", episodes)
+            note_evaluation(self.state, "base", episodes)
         # What a method does not keep online it sees offline only (WSRL, arXiv 2412.07762).
         keeps = config.offline_part > 0.0 or config.offline_init == "none"
         while state.progress.base_episodes < config.base_episodes and self._has_steps():
@@ -203,14 +211,13 @@ class GymTrainer:
         probe_limit = int(config.probe_part * progress.longest_episode)
         is_probing = actor is not None and phase == "online" and probe_limit > 0
         base_ticks = int(state.rng.integers(probe_limit + 1)) if is_probing else 0
-        reward = reward_of(config, self._door.settings.reward)
         episode = play(
             self._door,
             actor,
             progress.episodes,
             held_out=False,
             base_ticks=base_ticks,
-            recorder=Recorder(store, progress.episodes, reward),
+            recorder=Recorder(store, progress.episodes, self._reward.episode()),
             after_tick=after_tick,
         )
         driver = Driver.BASE if actor is None else Driver.RESIDUAL
@@ -222,7 +229,7 @@ class GymTrainer:
         progress.episodes += 1
         progress.steps += episode.ticks
         progress.longest_episode = max(progress.longest_episode, episode.ticks)
-        self._note_episode(phase, driver, episode, base_ticks)
+        note_episode(state, phase, driver, episode, base_ticks)
         return episode
 
     def _follow(self, advice: Advice) -> None:
@@ -256,8 +263,11 @@ class GymTrainer:
     def _update(
         self, batch: Transitions, *, critic_only: bool = False, offline: bool = False
     ) -> None:
-        found = self.state.learner.update(batch, critic_only=critic_only, offline=offline)
-        sums = self.state.progress.metric_sums
+        state, size = self.state, self._config.batch_size
+        batch = self._reward.paid(batch)
+        found = state.learner.update(batch, critic_only=critic_only, offline=offline)
+        found |= self._reward.learn(state.online, size, state.rng)
+        sums = state.progress.metric_sums
         for name, value in found.items():
             total, count = sums.get(name, (0.0, 0))
             sums[name] = (total + value, count + 1)
@@ -277,7 +287,7 @@ class GymTrainer:
         if is_late:
             raise _OutOfTimeError
 
-    # What is measured and noted.
+    # What is measured.
 
     def _held_out(self) -> range:
         return range(self._run.eval_seed, self._run.eval_seed + self._run.eval_episodes)
@@ -293,95 +303,4 @@ class GymTrainer:
         episodes = evaluate(
             self._judge, partial(self.state.learner.act, deterministic=True), self._held_out()
         )
-        self._note_evaluation("residual", episodes)
-
-    def _note_evaluation(self, policy: str, episodes: list[Episode]) -> None:
-        base = self.state.progress.base_successes or []
-        pairs = list(zip([e.is_success for e in episodes], base, strict=True))
-        self.state.files.note(
-            {
-                "kind": "evaluation",
-                "policy": policy,
-                "step": self.state.progress.steps,
-                **summary(episodes),
-                "won": sum(mine and not theirs for mine, theirs in pairs),
-                "lost": sum(theirs and not mine for mine, theirs in pairs),
-                "driver": self.state.schedule.driver.value,
-                "xi": self.state.schedule.xi,
-            }
-        )
-
-    def _note_episode(self, phase: str, driver: Driver, episode: Episode, probed: int) -> None:
-        state = self.state
-        line = {
-            "kind": "episode",
-            "phase": phase,
-            "step": state.progress.steps,
-            "episode": state.progress.episodes - 1,
-            "start": episode.seed,
-            "driver": driver.value,
-            "success": episode.is_success,
-            "ticks": episode.ticks,
-            "return": episode.total,
-            "base_ticks": probed,
-            "rolling_success": _or_none(state.schedule.success(driver)),
-            "xi": state.schedule.xi,
-            "updates": state.learner.num_updates,
-            **self._probe(),
-            **{name: total / n for name, (total, n) in state.progress.metric_sums.items()},
-            "wall_s": round(state.progress.wall_s, 1),
-        }
-        state.progress.metric_sums = {}
-        state.files.note(line)
-
-    def _probe(self) -> dict[str, float]:
-        """Values of the first rows, which never change: what an exploding critic shows first."""
-        for replay in (self.state.online, self.state.offline):
-            if self.state.learner.num_updates and len(replay) >= _NUM_PROBES:
-                rows = replay.gather(np.arange(_NUM_PROBES))
-                values = self.state.learner.q(rows["obs"], rows["action"])
-                spread = float(values.std(axis=0).mean())
-                return {"probe_q": float(values.mean()), "probe_q_spread": spread}
-        return {}
-
-    def _best_driver(self) -> Driver:
-        """Who is to drive from now on: the residual only if its best window was no worse."""
-        schedule = self.state.schedule
-        base = schedule.success(Driver.BASE)
-        is_unproven = self.state.best is None or schedule.best_success < base
-        return Driver.BASE if is_unproven else Driver.RESIDUAL
-
-    def _finish(self, *, is_finished: bool) -> dict[str, Any]:
-        state = self.state
-        if is_finished:
-            state.save()
-        driver = self._best_driver().value
-        weights = state.learner.weights() if state.best is None else state.best
-        policy = state.files.out / POLICY_FILE
-        facts = {
-            "driver": driver,
-            "steps": str(state.progress.steps),
-            "obs_version": self._door.obs_version,
-        }
-        save_policy(policy, weights, facts)
-        lines = state.files.lines()
-        curve = plot_curve(lines, state.files.out / "learning_curve.png", "train residual")
-        last = {line["policy"]: line for line in lines if line["kind"] == "evaluation"}
-        return {
-            "is_finished": is_finished,
-            "steps": state.progress.steps,
-            "episodes": state.progress.episodes,
-            "updates": state.learner.num_updates,
-            "wall_s": round(state.progress.wall_s, 1),
-            "driver": driver,
-            "fall_backs": state.schedule.num_fall_backs,
-            "returns": state.schedule.num_returns,
-            "base": last.get("base"),
-            "residual": last.get("residual"),
-            "checkpoint": str(policy),
-            "figure": str(curve),
-        }
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else value
+        note_evaluation(self.state, "residual", episodes)

@@ -10,9 +10,10 @@ from typing import Any
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.verdict import ENVIRONMENT
 from vla_rl_ros.learning.gym_door import DoorSettings
 from vla_rl_ros.learning.presets import LearnerConfig
-from vla_rl_ros.learning.rewards import reward_of
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import RowLayout
 from vla_rl_ros.learning.run_memory import PhaseProgress, RunMemory, begun_with
 from vla_rl_ros.learning.run_start import read_start
@@ -80,6 +81,7 @@ class RunState(RunMemory[Progress]):
         config: LearnerConfig,
         run: RunSettings,
         schedule: ScheduleConfig,
+        reward: RewardPlan,
     ) -> None:
         """Begin, or continue what lies in `out`.
 
@@ -91,17 +93,18 @@ class RunState(RunMemory[Progress]):
             config: Of the learner.
             run: Of the run.
             schedule: Of the bound.
+            reward: What is paid.
 
         Raises:
             ConfigError: The run there was begun with other settings; names them.
             ReplayError: Its rows are damaged or in use.
         """
-        reward = reward_of(config, door.reward)
+        stored = reward.episode()
         layout = RowLayout(
             obs_dim=sizes[0],
             action_dim=sizes[1],
-            reward_terms=reward.names,
-            reward_version=reward.version,
+            reward_terms=stored.names,
+            reward_version=stored.version,
             obs_version=obs_version,
         )
         super().__init__(
@@ -109,12 +112,14 @@ class RunState(RunMemory[Progress]):
             layout,
             config=config,
             schedule=schedule,
+            reward=reward,
             seed=run.seed,
             execution=run.execution,
             progress=Progress(),
             begun=begun_with(door=door, learner=config, run=run, schedule=schedule),
             may_differ=("run.steps",),
         )
+        self.judges.note(ENVIRONMENT)
         if not self.is_new:
             return
         if self.online.num_rows or (self.offline.num_rows and not run.init):

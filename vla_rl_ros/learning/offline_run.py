@@ -21,12 +21,13 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.acting import Float32Array, ResidualActor, execute
 from vla_rl_ros.learning.actor_bytes import ActorWeights, write_actor
 from vla_rl_ros.learning.gym_files import POLICY_FILE, RunFiles
+from vla_rl_ros.learning.judge_names import JudgeNames
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.rows import RowArray, RowLayout
 from vla_rl_ros.learning.run_memory import begun_with, check_same
-from vla_rl_ros.learning.run_start import ROWS_DIRECTORY
+from vla_rl_ros.learning.run_start import REPLAY_DIRECTORY, ROWS_DIRECTORY
 
 _NUM_PROBES = 2048
 _LOG_EVERY = 250
@@ -62,6 +63,8 @@ class OfflineTrainer:
         obs_names: tuple[str, ...],
         config: LearnerConfig,
         settings: OfflineSettings,
+        *,
+        truncation_value: float = 0.0,
     ) -> None:
         """Begin, or continue what lies in `out`.
 
@@ -71,6 +74,7 @@ class OfflineTrainer:
             obs_names: Channels of an observation.
             config: Of the learner; `offline_actor` says whether the actor learns, too.
             settings: Of the run.
+            truncation_value: See `transitions.tabulate`.
 
         Raises:
             ConfigError: The run there was begun with other settings, or holds other rows.
@@ -85,9 +89,15 @@ class OfflineTrainer:
         self._rng = np.random.default_rng([settings.seed, 3])
         self._has_normaliser = False
         self._wall_s = 0.0
+        self._judges = JudgeNames(out / REPLAY_DIRECTORY)
         # Layouts are compared here: rows of another base or runtime never mix.
         self.replay = Replay(
-            out / ROWS_DIRECTORY, layout, n_step=config.n_step, gamma=config.gamma
+            out / ROWS_DIRECTORY,
+            layout,
+            n_step=config.n_step,
+            gamma=config.gamma,
+            truncation_value=truncation_value,
+            takeover_ends=config.takeover_ends,
         )
         values = self._files.load()
         if values is not None:
@@ -103,8 +113,14 @@ class OfflineTrainer:
         """Numbers of the episodes that are stored already."""
         return frozenset(np.unique(self.replay.rows["episode"]).tolist())
 
-    def add(self, rows: RowArray) -> None:
-        """Store whole episodes; they are safe when this returns."""
+    def add(self, rows: RowArray, judge: str = "") -> None:
+        """Store whole episodes; they are safe when this returns.
+
+        Args:
+            rows: Of one judge.
+            judge: The name behind the code in the rows.
+        """
+        self._judges.note(judge)
         self.replay.append(rows)
 
     def run(

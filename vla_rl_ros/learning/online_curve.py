@@ -13,7 +13,7 @@ _WINDOW = 20
 
 
 def plot_online(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
-    """Rolling success of base and residual over executed ticks, and the bound.
+    """Rolling unaided success of base and residual over executed ticks, and the bound.
 
     Args:
         lines: Of the log.
@@ -24,10 +24,10 @@ def plot_online(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path
 
     figure = Figure(figsize=(8, 6))
     success, bound = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    episodes = [line for line in lines if line["kind"] == "episode" and not line["human_ticks"]]
+    episodes = [line for line in lines if line["kind"] == "episode"]
     for driver in ("base", "residual"):
         own = [line for line in episodes if line["driver"] == driver]
-        done = [line["success"] for line in own]
+        done = [line["success"] and not line["human_ticks"] for line in own]
         rolling = [
             100.0 * float(np.mean(done[max(0, end - _WINDOW) : end]))
             for end in range(1, len(done) + 1)

@@ -77,9 +77,14 @@ class OnlineRun:
             return self.state.schedule.driver
         return Driver.RESIDUAL if self.stage is Stage.WARM_UP else Driver.BASE
 
-    def store(self, rows: RowArray) -> None:
-        """Take an episode that has ended; its rows are safe when this returns."""
-        self.state.store(rows)
+    def store(self, rows: RowArray, judge: str = "") -> None:
+        """Take an episode that has ended; its rows are safe when this returns.
+
+        Args:
+            rows: All of it.
+            judge: The name behind the code in the rows.
+        """
+        self.state.store(rows, judge)
         self._look()
 
     def update(self) -> bool:
@@ -146,8 +151,7 @@ class OnlineRun:
         ticks = rows[:-1]
         is_success = bool((rows["flags"] & TERMINATED).any())
         num_human = int((ticks["source"] == Source.HUMAN).sum())
-        is_residual = bool((ticks["source"] == Source.RESIDUAL).any())
-        driver = Driver.RESIDUAL if is_residual else Driver.BASE
+        driver = _driver_of(ticks)
         progress.ticks += len(ticks)
         progress.human_ticks += num_human
         progress.successes += is_success
@@ -161,17 +165,18 @@ class OnlineRun:
             progress.warm_up_ticks += len(ticks)
         elif stage is Stage.ONLINE:
             progress.online_ticks += len(ticks)
-        # An episode with human help tells nothing of who else drove, warm-up nothing of learning.
-        if not num_human and stage is not Stage.WARM_UP:
-            self._obey(state.schedule.record(driver, is_success=is_success))
+        # Who needed help did not do the task; how it went in the warm-up says nothing of learning.
+        if driver is not None and stage is not Stage.WARM_UP:
+            self._obey(state.schedule.record(driver, is_success=is_success and not num_human))
         state.files.note(
             {
                 "kind": "episode",
                 "stage": stage.value,
                 "episode": int(rows["episode"][0]),
                 "start": int(rows["seed"][0]),
-                "driver": driver.value,
+                "driver": "human" if driver is None else driver.value,
                 "success": is_success,
+                "judge": state.judges.name(int(rows["judge"][0])),
                 "ticks": len(ticks),
                 "human_ticks": num_human,
                 "step": progress.ticks,
@@ -231,7 +236,10 @@ class OnlineRun:
     def _step(
         self, batch: Transitions, *, critic_only: bool = False, offline: bool = False
     ) -> None:
-        found = self.state.learner.update(batch, critic_only=critic_only, offline=offline)
+        state = self.state
+        batch = state.reward.paid(batch)
+        found = state.learner.update(batch, critic_only=critic_only, offline=offline)
+        found |= state.reward.learn(state.online, state.config.batch_size, state.rng)
         for name, value in found.items():
             self._metrics.setdefault(name, []).append(value)
 
@@ -240,3 +248,12 @@ class OnlineRun:
         if not state.progress.has_normaliser:
             state.progress.has_normaliser = True
             state.learner.fit_normaliser(state.online.rows["obs"])
+
+
+def _driver_of(ticks: RowArray) -> Driver | None:
+    """Whose turn an episode was, None where a human played it alone."""
+    sources = frozenset(ticks["source"].tolist())
+    if Source.RESIDUAL in sources:
+        return Driver.RESIDUAL
+    # One in which nobody ever drove was the turn of a base that had nothing to say.
+    return None if Source.HUMAN in sources and Source.BASE not in sources else Driver.BASE

@@ -16,6 +16,7 @@ import numpy as np
 
 from vla_rl_ros.learning.online_settings import OnlineSettings
 from vla_rl_ros.learning.presets import LearnerConfig
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import END, RowArray, RowLayout
 from vla_rl_ros.learning.run_memory import PhaseProgress, RunMemory, begun_with
 from vla_rl_ros.learning.run_start import read_start
@@ -67,6 +68,7 @@ class OnlineState(RunMemory[Progress]):
         config: LearnerConfig,
         schedule: ScheduleConfig,
         settings: OnlineSettings,
+        reward: RewardPlan | None = None,
     ) -> None:
         """Begin, or continue what lies in `out`.
 
@@ -77,6 +79,7 @@ class OnlineState(RunMemory[Progress]):
             config: Of the learner.
             schedule: Of the bound.
             settings: Of the run.
+            reward: What is paid; what the task pays, and nothing else, where it is left out.
 
         Raises:
             ConfigError: The run there was begun with other settings or observations, or the one
@@ -89,6 +92,8 @@ class OnlineState(RunMemory[Progress]):
             layout,
             config=config,
             schedule=schedule,
+            reward=reward
+            or RewardPlan(config, obs_dim=layout.obs_dim, obs_version=layout.obs_version),
             seed=settings.seed,
             execution=settings.execution,
             progress=Progress(),
@@ -109,8 +114,9 @@ class OnlineState(RunMemory[Progress]):
         rows = self.online.rows
         return int(rows["episode"].max()) if len(rows) else -1
 
-    def store(self, rows: RowArray) -> None:
+    def store(self, rows: RowArray, judge: str = "") -> None:
         """Keep a whole episode; safe against a kill when this returns."""
+        self.judges.note(judge)
         first = self.online.num_rows
         self.online.append(rows)
         self._episodes += _closed_episodes(self.online.rows, first)

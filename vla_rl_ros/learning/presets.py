@@ -61,6 +61,9 @@ class LearnerConfig:
     # Values.
     gamma: float = param(0.99, doc="Discount per tick.", low=0.0, high=1.0)
     n_step: int = param(5, doc="Ticks of reward before the bootstrap.", low=1, high=100)
+    takeover_ends: bool = param(
+        True, doc="A policy that a human has to help earns nothing of what he does then."
+    )
     tau: float = param(0.01, doc="Part of the critic that enters the target.", low=0.0, high=1.0)
     clip_target: bool = param(
         False, doc="Keep TD targets within the range below; for rewards of known range."
@@ -216,7 +219,7 @@ PRESETS: dict[str, LearnerConfig] = {
     "hil_serl": dataclasses.replace(
         _SAC,
         gamma=0.97, initial_temperature=1e-2, actor_q="mean", actor_every=2, utd=2, grasp=True,
-        base_episodes=20,
+        base_episodes=20, takeover_ends=False,
     ),
     "calql": dataclasses.replace(
         _SAC,

@@ -2,8 +2,10 @@
 """Probing rollouts: demonstrations by a base policy and its learned residual (PLD stage 2).
 
 The base plays alone up to a random tick, then the residual joins in, so that what is shown begins
-where the base really gets to (PLD, arXiv 2511.00091). Only successes are kept, with the actions
-that were executed as labels, in the files that `base_shards` reads. Called by `vla-rl-ros probe`.
+where the base really gets to (PLD, arXiv 2511.00091). Only successes are kept, from the take-over
+on, with the actions that were executed as labels, in the files that `base_shards` reads: what the
+base did before is how it gets stuck, and would be practised if it were kept. Called by
+`vla-rl-ros probe`.
 """
 
 from __future__ import annotations
@@ -127,6 +129,11 @@ class Prober:
         rng = np.random.default_rng([self._settings.seed, number])
         base_ticks = int(rng.uniform(0.0, self._settings.base_part) * env.max_ticks)
         moment, _ = door.start(number, held_out=False)
+        for _ in range(base_ticks):
+            moment, outcome = door.step(moment, moment.base)
+            # What the base finishes alone teaches it nothing.
+            if outcome.is_terminated or outcome.is_truncated:
+                return None
         images: list[NDArray[np.uint8]] = []
         states: list[FloatArray] = []
         executed: list[FloatArray] = []
@@ -138,14 +145,11 @@ class Prober:
             states.append(env.sim.state())
             target = env.sim.objects()[TARGETS[env.task]].position_m
             offsets.append(target - env.sim.tcp().position_m)
-            action = moment.base
-            if len(executed) >= base_ticks:
-                action = np.asarray(execute(moment.base, self._actor(moment.obs, moment.base)))
+            action = np.asarray(execute(moment.base, self._actor(moment.obs, moment.base)))
             moment, outcome = door.step(moment, action)
             executed.append(env.executed)
             is_last = outcome.is_terminated or outcome.is_truncated
-        # An episode that the base finished alone teaches the base nothing.
-        if not outcome.is_success or len(executed) <= base_ticks:
+        if not outcome.is_success:
             return None
         count = len(executed)
         actions = np.array(executed, dtype=np.float32)

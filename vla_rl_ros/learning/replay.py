@@ -37,6 +37,7 @@ class Replay:
         n_step: int,
         gamma: float,
         truncation_value: float = 0.0,
+        takeover_ends: bool = False,
         window: int | None = None,
         sync: bool = False,
         skip_damaged: bool = False,
@@ -49,6 +50,7 @@ class Replay:
             n_step: Ticks of reward before the bootstrap.
             gamma: Discount per tick.
             truncation_value: See `transitions.tabulate`.
+            takeover_ends: Likewise.
             window: Draw only from the latest transitions; None for all. Nothing is erased.
             sync: See `RowLog`.
             skip_damaged: See `RowLog`.
@@ -58,7 +60,8 @@ class Replay:
             ConfigError: The rows there have another layout.
         """
         self.layout = layout
-        self._n_step, self._gamma, self._truncation_value = n_step, gamma, truncation_value
+        self._n_step, self._gamma = n_step, gamma
+        self._truncation_value, self._takeover_ends = truncation_value, takeover_ends
         self._window = window
         self._log = RowLog(directory, layout, sync=sync, skip_damaged=skip_damaged)
         self._tabulate_all()
@@ -171,6 +174,7 @@ class Replay:
             self._n_step,
             self._gamma,
             truncation_value=self._truncation_value,
+            takeover_ends=self._takeover_ends,
         )
         chosen = (rows["flags"][table.row] & CONTEXT) == 0
         count = int(chosen.sum())

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewards that a learner's settings ask for, and learned ones, behind `core.reward.Reward`.
+"""Learned rewards behind `core.reward.Reward`.
 
 A classifier's or a progress value's reward is computed when the step is recorded; VICE, whose
 classifier goes on learning, is computed when the learner draws a batch (see `vice`). Called by
-the recorders of rows.
+`reward_plan`.
 """
 
 from __future__ import annotations
@@ -18,27 +18,14 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.reward import (
     DONE,
     TASK_TERM,
-    Reward,
     RewardTerms,
     Vector,
-    make_reward,
     one_term,
 )
-from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.rows import RowArray
 
 _PROGRESS_TERM = "progress"
 _RIDGE = 1e-3
-
-
-def reward_of(config: LearnerConfig, paid: str = "success") -> Reward:
-    """The reward of an episode as a learner's settings want it; new for each episode.
-
-    Args:
-        config: Of the learner.
-        paid: What the task pays, see `core.reward.TaskReward`.
-    """
-    return make_reward(paid=paid, grasp_penalty=config.grasp_penalty if config.grasp else None)
 
 
 class ClassifierReward:
@@ -65,6 +52,22 @@ class ClassifierReward:
         """Judge what the step led to."""
         is_success = self._probability(next_obs) >= self._threshold
         return one_term(TASK_TERM, float(is_success), is_done=is_success)
+
+
+class PaidLater:
+    """Says in the version of rows that they are paid when a batch is drawn, by something else."""
+
+    names = ()
+
+    def __init__(self, payer: str) -> None:
+        """Name the version of what pays."""
+        self.version = f"{payer} in its place"
+
+    def __call__(
+        self, obs: Vector, action: Vector, next_obs: Vector, info: Mapping[str, float]
+    ) -> RewardTerms:
+        """Nothing yet."""
+        return RewardTerms(0.0, {}, is_done=False)
 
 
 class ProgressValue:

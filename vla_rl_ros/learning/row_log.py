@@ -25,6 +25,7 @@ from vla_rl_ros.core.errors import ConfigError, ReplayError
 from vla_rl_ros.learning.rows import RowArray, RowLayout
 
 _FORMAT = 1
+_LAYOUT_FILE = "layout.json"
 _MAGIC = b"VLR1"
 _ENTRY = struct.Struct("<4sIQI")  # magic, number of rows, index of the first, checksum of the rows
 _SUM = struct.Struct("<I")  # checksum of the entry
@@ -87,7 +88,7 @@ class RowLog:
         self._rows_fd = os.open(directory / "rows.bin", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._lock()
-            _check_layout(directory / "layout.json", layout)
+            _check_layout(directory / _LAYOUT_FILE, layout)
             self._open(skip_damaged=skip_damaged)
         except BaseException:
             self.close()
@@ -232,6 +233,16 @@ def _parse(data: bytes) -> list[tuple[Block, int]]:
     if lost:
         found.append((Block(reached, 0, is_sound=False), 0))
     return found
+
+
+def read_layout(directory: Path) -> RowLayout | None:
+    """Layout of the rows in a directory, None where there are none."""
+    path = directory / _LAYOUT_FILE
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["format"]
+    return RowLayout(**{**values, "reward_terms": tuple(values["reward_terms"])})
 
 
 def _check_layout(path: Path, layout: RowLayout) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from vla_rl_ros.core.errors import ConfigError, ReplayError
 from vla_rl_ros.core.reward import TASK_TERM
+from vla_rl_ros.core.verdict import judge_code
 
 Float32Array = npt.NDArray[np.float32]
 RowArray = npt.NDArray[np.void]
@@ -33,6 +34,8 @@ class Source(enum.IntEnum):
     BASE = 0
     RESIDUAL = 1
     HUMAN = 2
+    NOBODY = 3
+    """The arm held, as nothing came in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,6 +48,7 @@ class Row:
         executed: What was executed, normalised, shape (A,); of a closing row without meaning.
         rewards: Reward terms earned by this tick's action, in the order of the layout.
         source: Who chose the executed action.
+        judge: Who decided how the episode ended, see `core.verdict`; empty where nobody knows.
         episode: Number of the episode, unique within a replay.
         seed: What the episode's start was drawn from.
         tick: Counts from 0 within the episode; a gap means that rows were lost.
@@ -60,6 +64,7 @@ class Row:
     executed: Float32Array
     rewards: tuple[float, ...] = (0.0,)
     source: Source = Source.BASE
+    judge: str = ""
     episode: int
     seed: int = 0
     tick: int
@@ -101,8 +106,9 @@ class RowLayout:
             ("base", "<f4", (self.action_dim,)),
             ("executed", "<f4", (self.action_dim,)),
             ("rewards", "<f4", (len(self.reward_terms),)),
+            ("judge", "<u2"),
             # Keeps 64-bit fields of every row aligned in the file.
-            ("pad", "u1", (4 * (floats % 2) + 2,)),
+            ("pad", "u1", (4 * (floats % 2),)),
             ("source", "u1"),
             ("flags", "u1"),
             ("tick", "<i4"),
@@ -126,6 +132,7 @@ class RowLayout:
                 row.base,
                 row.executed,
                 row.rewards,
+                judge_code(row.judge),
                 0,
                 row.source,
                 _flags(row),

@@ -19,12 +19,14 @@ import torch
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.acting import Weights
 from vla_rl_ros.learning.gym_files import RunFiles
+from vla_rl_ros.learning.judge_names import JudgeNames
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.older_runs import completed_run
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import RowLayout
-from vla_rl_ros.learning.run_start import RunStart
+from vla_rl_ros.learning.run_start import REPLAY_DIRECTORY, RunStart
 from vla_rl_ros.learning.schedule import Schedule, ScheduleConfig
 
 if TYPE_CHECKING:
@@ -100,6 +102,8 @@ class RunMemory(Generic[P]):
         schedule: How far the residual may go.
         online: What happened in this run.
         offline: What somebody has shown.
+        judges: Names of those who judged the episodes in both.
+        reward: What is paid.
         rng: Chooses batches.
         progress: How far the run is.
         best: Weights of the best window, None before there was one.
@@ -112,6 +116,7 @@ class RunMemory(Generic[P]):
         *,
         config: LearnerConfig,
         schedule: ScheduleConfig,
+        reward: RewardPlan,
         seed: int,
         execution: str,
         progress: P,
@@ -125,6 +130,7 @@ class RunMemory(Generic[P]):
             layout: Of the rows.
             config: Of the learner.
             schedule: Of the bound.
+            reward: What is paid.
             seed: Of weights and batches.
             execution: Of the gradient steps.
             progress: Of a run that begins.
@@ -143,13 +149,22 @@ class RunMemory(Generic[P]):
         self.learner.xi = self.schedule.xi
         self.rng = np.random.default_rng([seed, 2])
         self.progress = progress
+        self.reward = reward
         self.best: Weights | None = None
         self._begun = dict(begun)
         values = self.files.load()
         if values is not None:
             check_same(self._begun, json.loads(values["begun"]), out, may_differ=may_differ)
+        self.judges = JudgeNames(out / REPLAY_DIRECTORY)
         self.online, self.offline = (
-            Replay(out / "replay" / name, layout, n_step=config.n_step, gamma=config.gamma)
+            Replay(
+                out / REPLAY_DIRECTORY / name,
+                layout,
+                n_step=config.n_step,
+                gamma=config.gamma,
+                truncation_value=reward.truncation_value,
+                takeover_ends=config.takeover_ends,
+            )
             for name in ("online", "offline")
         )
         self.is_new = values is None
@@ -167,6 +182,7 @@ class RunMemory(Generic[P]):
                 "rng": json.dumps(self.rng.bit_generator.state),
                 "rows": (self.online.num_rows, self.offline.num_rows),
                 "learner": self.learner.state_dict(),
+                "reward": self.reward.state_dict(),
                 "best": None
                 if best is None
                 else {name: torch.from_numpy(np.array(w)) for name, w in best.items()},
@@ -182,6 +198,7 @@ class RunMemory(Generic[P]):
         """Take over an earlier run, whose offline updates are those of this one."""
         start.begin(self.learner)
         self.learner.xi = self.schedule.xi
+        self.judges.note(*start.judges)
         self.offline.append(start.rows[self.offline.num_rows :])
         self.progress.has_normaliser = True
         self.progress.offline_updates = offline_updates
@@ -191,5 +208,6 @@ class RunMemory(Generic[P]):
         self.schedule.load_state_dict(json.loads(values["schedule"]))
         self.rng.bit_generator.state = json.loads(values["rng"])
         self.learner.load_state_dict(values["learner"])
+        self.reward.load_state_dict(values.get("reward"))
         best = values["best"]
         self.best = None if best is None else {name: w.numpy() for name, w in best.items()}

@@ -12,11 +12,13 @@ from typing import Any
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.gym_files import SNAPSHOT_FILE, RunFiles
+from vla_rl_ros.learning.judge_names import JudgeNames
 from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.row_log import RowLog
 from vla_rl_ros.learning.rows import RowArray, RowLayout
 
-ROWS_DIRECTORY = Path("replay") / "offline"
+REPLAY_DIRECTORY = Path("replay")
+ROWS_DIRECTORY = REPLAY_DIRECTORY / "offline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -27,11 +29,13 @@ class RunStart:
         path: Its directory.
         learner: `ResidualLearner.state_dict` of its end.
         rows: What it learned from offline.
+        judges: Names of those who judged its episodes.
     """
 
     path: Path
     learner: dict[str, Any]
     rows: RowArray
+    judges: tuple[str, ...] = ()
 
     def begin(self, learner: ResidualLearner) -> None:
         """Take its networks over; settings and random streams stay those of the new run.
@@ -63,6 +67,7 @@ def read_start(path: Path, layout: RowLayout) -> RunStart:
     try:
         rows = log.rows.copy()
         values = RunFiles(path).read() or {}
+        judges = tuple(JudgeNames(path / REPLAY_DIRECTORY))
     finally:
         log.close()
-    return RunStart(path=path, learner=values["learner"], rows=rows)
+    return RunStart(path=path, learner=values["learner"], rows=rows, judges=judges)

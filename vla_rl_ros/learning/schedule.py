@@ -141,8 +141,9 @@ class Schedule:
         """Take in the outcome of an episode.
 
         Args:
-            driver: Who played it; episodes with human help are not to be recorded.
-            is_success: Whether the task was done.
+            driver: Who played it; one that a human played from end to end is not to be recorded.
+            is_success: Whether the driver did the task unaided. People help where a policy is
+                stuck: if helped episodes were left out, it would look perfect.
         """
         if driver is Driver.BASE:
             self._base_outcomes[int(is_success)] += 1

@@ -50,7 +50,7 @@ class EpisodeRows:
     Attributes:
         state: The supervisor's last word; its outcome is None where that was never heard.
         rows: Ticks in order and a closing row, to be stored together.
-        num_human_ticks: Ticks a human chose; such an episode tells nothing of the policy.
+        num_human_ticks: Ticks a human chose; with any, the policy did not succeed unaided.
     """
 
     state: EpisodeState
@@ -75,7 +75,7 @@ class SessionCounters:
         late: Messages of episodes that had been given out before.
         clock_steps: Times the grid of ticks began anew within an episode.
         without_outcome: Episodes whose end the supervisor never told; they count as aborted.
-        empty: Episodes too short to learn from.
+        empty: Episodes without ticks, or too short to learn from.
     """
 
     episodes: int = 0
@@ -133,6 +133,11 @@ class SessionRows:
         self._given_epoch = after_epoch
         self._given_ns = range(0)
 
+    @property
+    def settled_epoch(self) -> int:
+        """Up to this epoch, episodes were given out or hold nothing to learn from."""
+        return self._given_epoch
+
     def on_observation(self, stamp_ns: int, obs: Float32Array) -> None:
         """Take `policy/observation` of a tick, shape (O,)."""
         if stamp_ns in self._given_ns:
@@ -159,8 +164,12 @@ class SessionRows:
         Returns:
             Episodes that are complete now, in order.
         """
-        if state.phase in _RUNNING and state.epoch > self._given_epoch:
-            self._episode(state.epoch).state = state
+        has_ended = state.phase in _ENDED and state.outcome is not None
+        if (has_ended or state.phase in _RUNNING) and state.epoch > self._given_epoch:
+            known = self._episode(state.epoch)
+            # By its stamp, a heartbeat of before may come after the end: a clock was set back.
+            if not has_ended and known.state.outcome is None:
+                known.state = state
         for epoch, episode in self._open.items():
             is_over = state.epoch > epoch
             if state.epoch == epoch and state.phase not in _RUNNING:
@@ -180,6 +189,11 @@ class SessionRows:
             )
         ]
         return self._give_out(settled)
+
+    def finish_ended(self) -> list[EpisodeRows]:
+        """Give out episodes that are over without waiting for their last messages any longer."""
+        over = [epoch for epoch, episode in self._open.items() if episode.over_ns is not None]
+        return self._give_out(over)
 
     def finish(self) -> list[EpisodeRows]:
         """No more events will come: give out what is left, as aborted where its end is unknown."""
@@ -219,6 +233,7 @@ class SessionRows:
             reward=self._make_reward(),
             seed=episode.state.seed,
             is_success=episode.state.outcome is Outcome.SUCCESS,
+            judge=episode.state.judge,
         )
         self.counters.lost_ticks += found.num_lost
         self.counters.clock_steps += found.num_clock_steps

@@ -75,7 +75,13 @@ def is_closed(last_row: np.void) -> bool:
 
 
 def tabulate(
-    rows: RowArray, layout: RowLayout, n: int, gamma: float, *, truncation_value: float = 0.0
+    rows: RowArray,
+    layout: RowLayout,
+    n: int,
+    gamma: float,
+    *,
+    truncation_value: float = 0.0,
+    takeover_ends: bool = False,
 ) -> TransitionTable:
     """Derive the transitions of a piece of rows.
 
@@ -90,9 +96,12 @@ def tabulate(
         truncation_value: Value after a truncated end in the Monte-Carlo return: 0 is a lower bound
             where rewards are not negative; with a constant penalty p per tick use
             ``p / (1 - gamma)`` (Cal-QL, arXiv 2303.05479).
+        takeover_ends: What comes before a human takes over earns nothing of what he does then, as
+            if the episode had ended in failure there (cf. RLIF, arXiv 2311.12996, which pays -1).
+            Otherwise a policy is paid for getting stuck where somebody helps.
     """
     pieces = [
-        _tabulate_run(rows, first, last, layout, n, gamma, truncation_value)
+        _tabulate_run(rows, first, last, layout, n, gamma, truncation_value, takeover_ends)
         for first, last in segments(rows)
     ]
 
@@ -118,6 +127,7 @@ def _tabulate_run(
     n: int,
     gamma: float,
     truncation_value: float,
+    takeover_ends: bool,
 ) -> dict[str, npt.NDArray[Any]]:
     run = rows[first:last]
     is_terminated = bool((run["flags"] & TERMINATED).any())
@@ -125,37 +135,47 @@ def _tabulate_run(
     ends_in_tick = is_terminated and not is_closed(run[-1])
     num_ticks = len(run) if ends_in_tick else len(run) - 1
     ticks = np.arange(num_ticks)
-    reach = np.minimum(ticks + n, num_ticks)
+    is_human = run["source"][:num_ticks] == Source.HUMAN
+    # Where each tick's future ends for it: with the run, or where a human takes over.
+    is_final = np.zeros(num_ticks, dtype=bool)
+    if takeover_ends:
+        is_final[:-1] = is_human[1:] & ~is_human[:-1]
+    end = np.where(is_final, ticks + 1, num_ticks)
+    end = np.minimum.accumulate(end[::-1])[::-1]
+    reach = np.minimum(ticks + n, end)
     rewards = run["rewards"][:num_ticks].astype(np.float64)
     is_penalty = np.array([name == GRASP_KEY for name in layout.reward_terms])
     reward = rewards[:, ~is_penalty].sum(axis=1)
-    masked = is_terminated & (reach == num_ticks)
+    masked = (reach == end) & ((end < num_ticks) | is_terminated)
     after = 0.0 if is_terminated else truncation_value
     return {
         "row": first + ticks,
         "next_row": first + np.minimum(reach, len(run) - 1),
-        "reward": _sums(reward, n, gamma),
+        "reward": _sums(reward, reach, gamma),
         "discount": np.where(masked, 0.0, gamma ** (reach - ticks)),
-        "mc_return": _returns(reward, gamma, after),
-        "is_demo": (((run["flags"] & DEMO) != 0) | (run["source"] == Source.HUMAN))[:num_ticks],
-        "grasp_penalty": _sums(rewards[:, is_penalty].sum(axis=1), n, gamma),
+        "mc_return": _returns(reward, is_final, gamma, after),
+        "is_demo": ((run["flags"][:num_ticks] & DEMO) != 0) | is_human,
+        "grasp_penalty": _sums(rewards[:, is_penalty].sum(axis=1), reach, gamma),
     }
 
 
-def _sums(reward: npt.NDArray[np.float64], n: int, gamma: float) -> npt.NDArray[np.float64]:
-    total = np.zeros_like(reward)
-    for step in range(min(n, len(reward))):
-        total[: len(reward) - step] += gamma**step * reward[step:]
+def _sums(
+    reward: npt.NDArray[np.float64], reach: npt.NDArray[np.int64], gamma: float
+) -> npt.NDArray[np.float64]:
+    total, ticks = np.zeros_like(reward), np.arange(len(reward))
+    for step in range(int((reach - ticks).max(initial=0))):
+        own = ticks[ticks + step < reach]
+        total[own] += gamma**step * reward[own + step]
     return total
 
 
 def _returns(
-    reward: npt.NDArray[np.float64], gamma: float, after: float
+    reward: npt.NDArray[np.float64], is_final: npt.NDArray[np.bool_], gamma: float, after: float
 ) -> npt.NDArray[np.float64]:
     result = np.empty_like(reward)
     value = after
     for tick in range(len(reward) - 1, -1, -1):
-        value = reward[tick] + gamma * value
+        value = reward[tick] + (0.0 if is_final[tick] else gamma * value)
         result[tick] = value
     return result
 
@@ -180,8 +200,16 @@ def gather(rows: RowArray, table: TransitionTable, layout: RowLayout) -> Transit
 
 
 def rows_to_transitions(
-    rows: RowArray, layout: RowLayout, n: int, gamma: float, *, truncation_value: float = 0.0
+    rows: RowArray,
+    layout: RowLayout,
+    n: int,
+    gamma: float,
+    *,
+    truncation_value: float = 0.0,
+    takeover_ends: bool = False,
 ) -> Transitions:
     """Transitions of rows, arrays of m rows each under the keys of a batch; see `tabulate`."""
-    table = tabulate(rows, layout, n, gamma, truncation_value=truncation_value)
+    table = tabulate(
+        rows, layout, n, gamma, truncation_value=truncation_value, takeover_ends=takeover_ends
+    )
     return gather(rows, table, layout)

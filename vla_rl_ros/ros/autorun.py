@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
@@ -16,21 +17,46 @@ class AutorunLedger:
 
     A supervisor that is started again must not begin the whole series anew. Without a launcher
     there is no run directory and nobody who starts it again; then the count lives in memory.
+    It does so as well while the disk is full: counting stops no episode.
+
+    Attributes:
+        num_begun: Episodes begun so far.
     """
 
-    def __init__(self, run_dir: str | None = None) -> None:
+    def __init__(self, warn: Callable[[str], object], run_dir: str | None = None) -> None:
         """Read what an earlier supervisor of this launch left.
 
         Args:
+            warn: Told in a sentence what is wrong with the file.
             run_dir: Directory of the launcher, from the environment when None.
         """
         folder = os.environ.get(RUN_DIR_VARIABLE, "") if run_dir is None else run_dir
         self._path = Path(folder) / FILE_NAME if folder else None
-        has_file = self._path is not None and self._path.is_file()
-        self.num_begun = int(self._path.read_text()) if self._path and has_file else 0
+        self._warn = warn
+        self.num_begun = self._read()
 
     def begin(self) -> None:
-        """Count one more; written down before the episode begins."""
+        """Count one more; written down, whole or not at all, before the episode begins."""
         self.num_begun += 1
-        if self._path is not None:
-            self._path.write_text(str(self.num_begun), encoding="ascii")
+        if self._path is None:
+            return
+        half_done = self._path.with_suffix(".new")
+        try:
+            half_done.write_text(str(self.num_begun), encoding="ascii")
+            half_done.replace(self._path)
+        except OSError as error:
+            self._warn(
+                f"the number of episodes begun, {self.num_begun}, is not written down ({error}); "
+                "a supervisor that is started again would begin some of them anew"
+            )
+
+    def _read(self) -> int:
+        if self._path is None:
+            return 0
+        try:
+            return int(self._path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as error:
+            self._warn(f"{self._path} cannot be read ({error}); episodes are counted from zero")
+            return 0

@@ -19,11 +19,12 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_rl_ros.core.episode import EpisodeState, SuccessHold
+from vla_rl_ros.core.episode import EpisodeState
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.human_ledger import HumanTime
 from vla_rl_ros.core.intervention import ExecutedAction
 from vla_rl_ros.core.types import Pose
+from vla_rl_ros.core.verdict import CLASSIFIER, GROUND_TRUTH, OPERATOR, SuccessHold
 from vla_rl_ros.hardware.control_types import ControlMode
 from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.bringup import NodeHealth
@@ -36,7 +37,7 @@ from vla_rl_ros.ros.sampler import Sampler, Tap
 from vla_rl_ros.ros.steps import Clock, StepError, Steps, call
 
 CONTROLLER = "impedance_controller"
-OUTCOME_TOPICS = {"ground_truth": "sim/success", "classifier": "task/success", "operator": ""}
+OUTCOME_TOPICS = {GROUND_TRUTH: "sim/success", CLASSIFIER: "task/success", OPERATOR: ""}
 STALE_AFTER_S = 1.0
 """Age at which a pose or a driver is no longer shown."""
 EPOCH_CHANNEL = "chunk.epoch"
@@ -85,6 +86,7 @@ class CellSenses:
         self._note_row = note_row
         self._row: ExecutedAction | None = None
         self._judged: tuple[int, bool, float] | None = None
+        self._classifier = ""
         self._node = node
         self._watch = watch
         self._clock = clock
@@ -122,10 +124,15 @@ class CellSenses:
         """Forget success that was seen before now."""
         self.listen()
         self._hold.reset()
+        self._classifier = ""
 
     def is_success(self) -> bool:
         """Whether success has held long enough."""
         return self._hold.is_held
+
+    def judge(self) -> str:
+        """Who measures success; of a classifier also which one spoke in this episode, if any."""
+        return f"{self._watch.outcome_source} {self._classifier}".strip()
 
     @property
     def has_judge(self) -> bool:
@@ -270,4 +277,6 @@ class CellSenses:
         is_decided = channels["success.decided"] > 0.5
         stamp_ns = from_stamp(message.header.stamp)
         self._judged = stamp_ns, is_decided, channels["success.probability"]
+        if self._watch.outcome_source == CLASSIFIER:
+            self._classifier = message.header.frame_id
         self._hold.update(is_decided, stamp_ns / NS_PER_S)

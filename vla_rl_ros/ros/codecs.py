@@ -292,6 +292,7 @@ def encode_episode(state: EpisodeState, stamp_ns: int) -> DiagnosticArray:
         "seed": str(state.seed),
         "reset": state.reset.value if state.reset else "",
         "outcome": state.outcome.value if state.outcome else "",
+        "judge": state.judge,
         "reason": state.reason,
         "waiting": str(int(state.is_waiting)),
     }
@@ -317,7 +318,7 @@ def decode_episode(message: DiagnosticArray) -> EpisodeState:
     if len(message.status) != 1:
         raise InvalidCommandError("wrong_length", f"{len(message.status)} statuses")
     values = {pair.key: pair.value for pair in message.status[0].values}
-    # Bags that were recorded before resets had kinds do not name them.
+    # Older bags name neither who reset the scene nor who judged.
     reset = values.get("reset", "")
     try:
         return EpisodeState(
@@ -329,6 +330,7 @@ def decode_episode(message: DiagnosticArray) -> EpisodeState:
             seed=int(values["seed"]),
             reset=ResetKind(reset) if reset else None,
             outcome=Outcome(values["outcome"]) if values["outcome"] else None,
+            judge=values.get("judge", ""),
             reason=values["reason"],
             is_waiting=values.get("waiting") == "1",
         )

@@ -25,6 +25,7 @@ class EpisodeOrders:
         plan: ResetPlan,
         config: Callable[[], SupervisorConfig],
         count_seed: Callable[[int], None],
+        warn: Callable[[str], object],
     ) -> None:
         """Start with nothing done.
 
@@ -32,10 +33,11 @@ class EpisodeOrders:
             plan: Decides how the next episode begins.
             config: Present parameters.
             count_seed: Told the seed of the next order.
+            warn: Told in a sentence what the operator should know.
         """
         self.plan = plan
         self._config, self._count_seed = config, count_seed
-        self._autorun = AutorunLedger()
+        self._autorun = AutorunLedger(warn)
 
     def due(self) -> EpisodeOrder | None:
         """The next episode that nobody has to ask for, None when there is none left."""

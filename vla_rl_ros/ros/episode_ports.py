@@ -84,6 +84,7 @@ class Ports:
         asked_order: The episode that an operator's request stands for.
         begin_watch: Called when RUNNING begins, forgets old evidence.
         is_success: Whether success has held long enough.
+        judge: Who measures success, see `core.verdict`.
         has_chunk: Whether a chunk of this epoch was seen.
         policy_says: What the policy's node reports of itself.
         arm_fault: Why the arm is not in control, empty when it is.
@@ -104,6 +105,7 @@ class Ports:
     asked_order: Callable[[], EpisodeOrder]
     begin_watch: Callable[[], None]
     is_success: Callable[[], bool]
+    judge: Callable[[], str]
     has_chunk: Callable[[int], bool]
     policy_says: Callable[[], str]
     arm_fault: Callable[[], str]

@@ -11,22 +11,13 @@ from vla_rl_ros.core.episode import (
     EpisodeMachine,
     EpisodeOrderError,
     EpisodeState,
-    Evidence,
     Outcome,
     Phase,
-    Verdict,
     episode_id,
-    judge,
 )
+from vla_rl_ros.core.verdict import Evidence, Verdict, decide
 from vla_rl_ros.ros.episode_ports import Answer, EpisodeOrder, Ports, Timing
-from vla_rl_ros.ros.steps import (
-    FalseStartError,
-    Sequence,
-    StepError,
-    Steps,
-    pause,
-    wait_for,
-)
+from vla_rl_ros.ros.steps import FalseStartError, Sequence, StepError, Steps, pause, wait_for
 
 RECOVERY_RUNS = "a recovery is already running"
 
@@ -73,7 +64,7 @@ class EpisodeRunner:
         self._sequence.cancel()
         self._reply(False, "the supervisor stops")
         if self._machine.is_open:
-            self._go(Phase.ENDED, reason="the supervisor stops", outcome=Outcome.ABORTED)
+            self._end(self._cut_off(Outcome.ABORTED, "the supervisor stops"))
 
     def ask_start(self) -> str:
         """Ask for an episode.
@@ -156,15 +147,24 @@ class EpisodeRunner:
         if answer is not None:
             answer(is_done, sentence)
 
-    def _go(self, phase: Phase, *, reason: str = "", outcome: Outcome | None = None) -> None:
-        self._machine.go(phase, reason=reason, outcome=outcome)
+    def _go(self, phase: Phase, *, reason: str = "", judge: str = "") -> None:
+        self._machine.go(phase, reason=reason, judge=judge)
         self._ports.publish(self.state)
+
+    def _end(self, verdict: Verdict) -> None:
+        self._machine.go(
+            Phase.ENDED, reason=verdict.reason, outcome=verdict.outcome, judge=verdict.judge
+        )
+        self._ports.publish(self.state)
+
+    def _cut_off(self, outcome: Outcome, reason: str) -> Verdict:
+        return Verdict(outcome=outcome, reason=reason, judge=self._ports.judge())
 
     def _latch(self, reason: str) -> None:
         self._sequence.cancel()
         self._asked = None
         self._ports.say(f"fault: {reason}")
-        self._go(Phase.FAULT, reason=reason)
+        self._go(Phase.FAULT, reason=reason, judge=self._ports.judge())
         self._reply(False, reason)
 
     def _live(self) -> Steps[None]:
@@ -204,13 +204,13 @@ class EpisodeRunner:
             self._machine.note_reset(prepared.reset)
             verdict = yield from self._until_verdict(order)
         except FalseStartError as error:
-            verdict = Verdict(outcome=Outcome.ABORTED, reason=str(error))
+            verdict = self._cut_off(Outcome.ABORTED, str(error))
         except StepError as error:
-            verdict = Verdict(outcome=Outcome.FAULT, reason=str(error))
+            verdict = self._cut_off(Outcome.FAULT, str(error))
             # Was it the arm? Then its fault arrives meanwhile, and `tick` latches it.
             yield from pause(self._timing.fault_grace_s, self._ports.clock)
         self._ports.say(f"{self.state.episode_id}: {verdict.outcome.value}, {verdict.reason}")
-        self._go(Phase.ENDED, reason=verdict.reason, outcome=verdict.outcome)
+        self._end(verdict)
         yield from pause(self._timing.ended_s, self._ports.clock)
         self._go(Phase.IDLE)
 
@@ -233,11 +233,12 @@ class EpisodeRunner:
         self._go(Phase.RUNNING)
         while True:
             yield
-            verdict = judge(
+            verdict = decide(
                 Evidence(
                     elapsed_s=ports.clock() - begin_s,
                     is_success=ports.is_success(),
                     operator=self._operator,
+                    judge=ports.judge(),
                     lost=ports.lost() or ports.stopped(),
                 ),
                 order.config.time_limit_s,

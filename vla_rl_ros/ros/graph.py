@@ -213,7 +213,8 @@ TOPICS: tuple[Topic, ...] = (
         "LATCHED",
         5,
         "supervisor",
-        "Phase, id, epoch, task, instruction and outcome; on change and as a heartbeat.",
+        "Phase, id, epoch, task, instruction, outcome and who judged it; on change and as a "
+        "heartbeat.",
     ),
     _topic(
         "episode/outcome",

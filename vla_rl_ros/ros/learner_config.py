@@ -9,9 +9,10 @@ from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.learning.online_settings import OnlineSettings
 from vla_rl_ros.learning.presets import LearnerConfig, preset
+from vla_rl_ros.learning.reward_config import RewardConfig, reward_config
 from vla_rl_ros.learning.schedule import ScheduleConfig
 
-OWNERS = ("learner", "schedule", "run")
+OWNERS = ("learner", "schedule", "run", "reward")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class LearnerNodeConfig:
     settings: str = param(
         "",
         doc="Changes of the preset, separated by blanks, e.g. "
-        "`learner.xi=0.3 schedule.rule=ratchet run.max_utd=4`.",
+        "`learner.xi=0.3 schedule.rule=ratchet run.max_utd=4 reward.time_penalty=0.01`.",
     )
     publish_period_s: float = param(
         5.0,
@@ -48,15 +49,17 @@ class LearnerNodeConfig:
         check_changes(self.settings.split(), OWNERS)
         self.parts()
 
-    def parts(self) -> tuple[LearnerConfig, ScheduleConfig, OnlineSettings]:
+    def parts(self) -> tuple[LearnerConfig, ScheduleConfig, OnlineSettings, RewardConfig]:
         """What the preset and its changes come to.
 
         Raises:
             ConfigError: Unknown preset or field, or a value that makes no sense.
         """
         changes = self.settings.split()
+        learner = changed(preset(self.preset), "learner", changes)
         return (
-            changed(preset(self.preset), "learner", changes),
+            learner,
             changed(ScheduleConfig(), "schedule", changes),
             changed(OnlineSettings(), "run", changes),
+            reward_config(changes, learner),
         )

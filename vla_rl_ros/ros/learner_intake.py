@@ -28,7 +28,11 @@ _LAST_TICK_S = 2.0
 
 
 class SessionIntake:
-    """Takes messages and sorts them; see the module. Used by one thread."""
+    """Takes messages and sorts them; see the module. Used by one thread.
+
+    Attributes:
+        now_s: Steady time, as given.
+    """
 
     def __init__(
         self,
@@ -50,7 +54,7 @@ class SessionIntake:
             now_s: Steady time.
             begin_ns: ROS time now; older stamps are of the past.
         """
-        self._drain, self._is_connected, self._now_s = drain, is_connected, now_s
+        self._drain, self._is_connected, self.now_s = drain, is_connected, now_s
         self._begin_ns = begin_ns
         self._waiting: list[tuple[int, float, str, Any]] = []
         self._newest_ns = dict.fromkeys(level, -1)
@@ -64,7 +68,7 @@ class SessionIntake:
 
     def take(self) -> list[tuple[str, Any]]:
         """Messages whose turn has come, as topic and message in the order of their stamps."""
-        now_s = self._now_s()
+        now_s = self.now_s()
         for topic, message in self._drain():
             stamp_ns = from_stamp(message.header.stamp)
             if self._is_past and stamp_ns < self._begin_ns:
@@ -87,6 +91,22 @@ class SessionIntake:
         self._waiting = [each for each in self._waiting if each[0] > until_ns]
         due.sort(key=lambda each: each[0])
         return [(topic, message) for _, _, topic, message in due]
+
+    def holds_back(self, since_s: float) -> bool:
+        """Whether messages that were sent before a time, steady, may still have to wait."""
+        is_recent = self.now_s() - since_s < _HOLD_BACK_S
+        return is_recent or any(arrived_s <= since_s for _, arrived_s, _, _ in self._waiting)
+
+    def rest(self) -> list[tuple[str, Any]]:
+        """Everything that waits, in the order of stamps: nobody will ask again.
+
+        Nothing while the past may still come: of that, whoever asks next gets all.
+        """
+        if self._is_past:
+            return []
+        waiting, self._waiting = self._waiting, []
+        waiting.sort(key=lambda each: each[0])
+        return [(topic, message) for _, _, topic, message in waiting]
 
     def _level(self, now_s: float) -> int | None:
         """Stamp up to which a topic of the tick is behind; None when none is, or for too long."""

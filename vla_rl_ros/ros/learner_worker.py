@@ -21,7 +21,7 @@ from vla_rl_ros.learning.actor_observation import PHASE_CHANNEL, phase_of
 from vla_rl_ros.learning.board import Board
 from vla_rl_ros.learning.online_run import OnlineRun
 from vla_rl_ros.learning.online_state import OnlineState
-from vla_rl_ros.learning.rewards import reward_of
+from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.ros.action_codecs import decode_observation
 from vla_rl_ros.ros.learner_config import LearnerNodeConfig
@@ -29,6 +29,8 @@ from vla_rl_ros.ros.learner_intake import SessionIntake
 from vla_rl_ros.ros.session_decoder import OBSERVATION, SessionDecoder
 
 _IDLE_S = 0.02
+_LAST_WORDS_S = 0.8
+"""How long the end of an episode is waited for when the process is to end, which may be killed."""
 _PAUSE_S = 0.5
 _MAX_BEFORE_FIRST = 50_000
 
@@ -65,7 +67,7 @@ class LearnerWorker:
             intake: Where messages come from.
             outlets: Where everything goes.
         """
-        self._learner, self._schedule, self._settings = config.parts()
+        self._learner, self._schedule, self._settings, self._reward = config.parts()
         self._config, self._intake, self._outlets = config, intake, outlets
         self._run: OnlineRun | None = None
         self._rows: SessionRows | None = None
@@ -90,7 +92,7 @@ class LearnerWorker:
             while not self._stopping.is_set():
                 if not self._work():
                     self._stopping.wait(_IDLE_S)
-            self._take_messages()
+            self._store_what_has_ended()
             if self._run is not None:
                 self._run.state.save()
         except (VlaRlError, OSError) as error:
@@ -143,6 +145,7 @@ class LearnerWorker:
         if self._rows is not None:
             counters = asdict(self._rows.counters)
             found |= {f"session.{name}": float(value) for name, value in counters.items()}
+            found["session.epoch"] = float(self._rows.settled_epoch)
         self._measured_s, self._measured_updates = now_s, num_updates
         self._outlets.metrics(found)
         if self._board is not None:
@@ -178,7 +181,15 @@ class LearnerWorker:
             # An actor that has just started does not know the features before a chunk comes.
             return
         config, learner = self._config, self._learner
-        layout = session_layout(len(seen.names), seen.version, reward=reward_of(learner))
+        obs_dim = len(seen.names)
+        reward = RewardPlan(
+            learner,
+            self._reward,
+            obs_dim=obs_dim,
+            obs_version=seen.version,
+            seed=self._settings.seed,
+        )
+        layout = session_layout(obs_dim, seen.version, reward=reward.episode())
         out = Path(config.directory).expanduser()
         state = OnlineState(
             out,
@@ -187,12 +198,13 @@ class LearnerWorker:
             config=learner,
             schedule=self._schedule,
             settings=self._settings,
+            reward=reward,
         )
         self._run = OnlineRun(state, self._outlets.tell)
         self._board = Board(out / "tensorboard")
         self._rows = SessionRows(
             ActionSpec(control_period_s=config.control_period_s),
-            make_reward=lambda: reward_of(learner),
+            make_reward=reward.episode,
             after_epoch=state.last_epoch,
         )
         self._decoder = SessionDecoder(self._rows, seen.version)
@@ -204,6 +216,23 @@ class LearnerWorker:
         for topic, message in early:
             self._try(topic, message)
 
+    def _store_what_has_ended(self) -> None:
+        """Store episodes that are over but held back for late messages; no others.
+
+        Where the whole graph goes down, their publishers keep them for nobody.
+        """
+        intake = self._intake
+        asked_s = intake.now_s()
+        self._take_messages()
+        while intake.holds_back(asked_s) and intake.now_s() - asked_s < _LAST_WORDS_S:
+            time.sleep(_IDLE_S)
+            self._take_messages()
+        for topic, message in intake.rest():
+            self._try(topic, message)
+        for episode in [] if self._rows is None else self._rows.finish_ended():
+            self._store(episode)
+
     def _store(self, episode: EpisodeRows) -> None:
         assert self._run is not None
-        self._run.store(self._run.state.online.layout.pack(episode.rows))
+        rows = self._run.state.online.layout.pack(episode.rows)
+        self._run.store(rows, episode.state.judge)

@@ -20,7 +20,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import EpisodeState
 from vla_rl_ros.core.errors import InvalidCommandError, VlaRlError
@@ -141,6 +141,14 @@ class GraphObserver:
             VlaRlError: The server refused, with its reason.
         """
         response = self._call(Trigger, service, Trigger.Request(), timeout_s)
+        if not response.success:
+            raise VlaRlError(f"{service} refused: {response.message}")
+        return str(response.message)
+
+    def tell(self, service: str, is_so: bool, timeout_s: float = 10.0) -> str:
+        """Call a std_srvs/SetBool service; returns and raises as `trigger`."""
+        request = SetBool.Request(data=is_so)
+        response = self._call(SetBool, service, request, timeout_s)
         if not response.success:
             raise VlaRlError(f"{service} refused: {response.message}")
         return str(response.message)

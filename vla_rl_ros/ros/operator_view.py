@@ -23,14 +23,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import InvalidCommandError
-from vla_rl_ros.core.human_ledger import HumanTime
 from vla_rl_ros.core.types import ImageArray
 from vla_rl_ros.ros.action_codecs import decode_executed
-from vla_rl_ros.ros.channels import decode_channels
-from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_episode, decode_image
+from vla_rl_ros.ros.codecs import decode_episode, decode_image
 from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.human_time import decode_human_time
+from vla_rl_ros.ros.operator_records import human_record, last_record, rounded, success_record
 from vla_rl_ros.ros.sampler import Sampler, Tap
 
 REFRESH_S = 0.1
@@ -40,12 +39,13 @@ CURRENT_S = 1.0
 """Age at which a tick or a judgement no longer describes the present."""
 NUM_AT_ONCE = 50
 
+STOP = "stop"
 BUTTONS: dict[str, tuple[str, Any, dict[str, bool]]] = {
     "start": ("supervisor/start_episode", Trigger, {}),
     "success": ("supervisor/end_episode", SetBool, {"data": True}),
     "failure": ("supervisor/end_episode", SetBool, {"data": False}),
     # Straight to the arm: it works without a supervisor.
-    "stop": ("impedance_controller/hold", Trigger, {}),
+    STOP: ("impedance_controller/hold", Trigger, {}),
     "recover": ("supervisor/recover", Trigger, {}),
     "reset_done": ("supervisor/reset_done", Trigger, {}),
 }
@@ -94,7 +94,7 @@ class OperatorView:
         self._human = _Ear(self._sampler.tap("human/ledger"), decode_human_time)
         self._executed = _Ear(self._sampler.tap("action/executed"), decode_executed)
         self._judges = {
-            name: _Ear(self._sampler.tap(name), _success)
+            name: _Ear(self._sampler.tap(name), success_record)
             for name in ("task/success", "sim/success")
         }
         self._diagnostics: Tap[DiagnosticArray] = self._sampler.tap("/diagnostics", NUM_AT_ONCE)
@@ -107,7 +107,11 @@ class OperatorView:
         self._clients = {
             button: GatedClient(self.node, kind, service)
             for button, (service, kind, _) in BUTTONS.items()
+            if button != STOP
         }
+        service, kind, _ = BUTTONS[STOP]
+        # Used from any thread, so it has to be waited for all the time.
+        self._stop: Any = self.node.create_client(kind, service)
         self._pressed: list[tuple[str, Future[tuple[bool, str]]]] = []
 
     def close(self) -> None:
@@ -170,7 +174,7 @@ class OperatorView:
             return None if ear is None else ear.value
 
     def press(self, button: str) -> Future[tuple[bool, str]]:
-        """Press a button of `BUTTONS`.
+        """Press a button of `BUTTONS`; STOP is sent before this returns, whatever else goes on.
 
         Returns:
             Whether it worked, and the answer as a sentence.
@@ -181,10 +185,21 @@ class OperatorView:
         if button not in BUTTONS:
             raise KeyError(button)
         answer: Future[tuple[bool, str]] = Future()
+        if button == STOP:
+            self._send_stop(answer)
+            return answer
         with self._lock:
             self._pressed.append((button, answer))
         self._executor.wake()
         return answer
+
+    def _send_stop(self, answer: Future[tuple[bool, str]]) -> None:
+        """Not in turn, and without the lock: others hold it while they decode images."""
+        service, kind, _ = BUTTONS[STOP]
+        if not self._stop.service_is_ready():
+            answer.set_result((False, _missing(service)))
+            return
+        self._stop.call_async(kind.Request()).add_done_callback(partial(_hand_over, None, answer))
 
     def _send_pressed(self) -> None:
         pressed, self._pressed = self._pressed, []
@@ -192,7 +207,7 @@ class OperatorView:
             service, kind, fields = BUTTONS[button]
             client = self._clients[button]
             if not client.service_is_ready():
-                answer.set_result((False, f"nobody offers {service}: is its node running?"))
+                answer.set_result((False, _missing(service)))
                 continue
             future = client.call_async(kind.Request(**fields))
             future.add_done_callback(partial(_hand_over, client, answer))
@@ -202,22 +217,22 @@ class OperatorView:
         with self._lock:
             now_s = time.monotonic()
             judges = {
-                name: {"silent_s": _rounded(ear.silent_s(now_s)), "value": ear.fresh(now_s)}
+                name: {"silent_s": rounded(ear.silent_s(now_s)), "value": ear.fresh(now_s)}
                 for name, ear in self._judges.items()
                 if ear.heard_s is not None
             }
             row = self._executed.fresh(now_s)
             return {
                 "episode": self._episode_record(now_s),
-                "last": _last_record(self._last),
+                "last": last_record(self._last),
                 "driver": row.source.value if row is not None else "",
                 "success": judges,
-                "human": _human_record(self._human.value),
+                "human": human_record(self._human.value),
                 "silent_s": {
-                    "supervisor": _rounded(self._episode.silent_s(now_s)),
-                    "gate": _rounded(self._executed.silent_s(now_s)),
+                    "supervisor": rounded(self._episode.silent_s(now_s)),
+                    "gate": rounded(self._executed.silent_s(now_s)),
                     **{
-                        f"camera_{name}": _rounded(ear.silent_s(now_s))
+                        f"camera_{name}": rounded(ear.silent_s(now_s))
                         for name, ear in self._images.items()
                     },
                 },
@@ -226,7 +241,7 @@ class OperatorView:
                         "name": name,
                         "level": level,
                         "message": message,
-                        "silent_s": _rounded(now_s - heard_s),
+                        "silent_s": rounded(now_s - heard_s),
                     }
                     for name, (level, message, heard_s) in sorted(self._nodes.items())
                 ],
@@ -246,64 +261,23 @@ class OperatorView:
             "reset": state.reset.value if state.reset else "",
             "reason": state.reason,
             "is_waiting": state.is_waiting,
-            "phase_s": _rounded(now_s - self._phase_since[2]),
+            "phase_s": rounded(now_s - self._phase_since[2]),
         }
 
 
-def _last_record(state: EpisodeState | None) -> dict[str, str] | None:
-    if state is None or state.outcome is None:
-        return None
-    return {"id": state.episode_id, "outcome": state.outcome.value, "reason": state.reason}
-
-
-def _success(message: Any) -> dict[str, Any]:  # noqa: ANN401 - sensor_msgs/JointState
-    channels = decode_channels(message, SUCCESS_CHANNELS)
-    return {
-        "probability": channels["success.probability"],
-        "is_decided": channels["success.decided"] > 0.5,
-        "model": message.header.frame_id,
-    }
-
-
-def _human_record(time_: HumanTime | None) -> dict[str, Any] | None:
-    if time_ is None:
-        return None
-    return {
-        "intervening_s": time_.intervening_s,
-        "resetting_s": time_.resetting_s,
-        "labelling_s": time_.labelling_s,
-        "total_s": time_.total_s,
-        "waiting_s": time_.waiting_s,
-        "num_resets": time_.num_resets,
-        "num_rolling": time_.num_rolling,
-        **{
-            name: {
-                "ticks": count.ticks,
-                "human_ticks": count.human_ticks,
-                "interventions": count.interventions,
-                "rate": count.rate,
-            }
-            for name, count in (
-                ("session", time_.session),
-                ("episode", time_.episode),
-                ("rolling", time_.rolling),
-            )
-        },
-    }
+def _missing(service: str) -> str:
+    return f"nobody offers {service}: is its node running?"
 
 
 def _hand_over(
-    client: GatedClient,
+    client: GatedClient | None,
     answer: Future[tuple[bool, str]],
     done: Any,  # noqa: ANN401 - rclpy's own future
 ) -> None:
     response = done.result()
-    client.release(done)
+    if client is not None:
+        client.release(done)
     if response is None:
         answer.set_result((False, "the call was cancelled"))
     else:
         answer.set_result((bool(response.success), str(response.message)))
-
-
-def _rounded(seconds: float) -> float:
-    return round(seconds, 2)

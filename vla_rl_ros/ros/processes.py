@@ -33,6 +33,9 @@ KNOWN_NODES = {*MANAGED_NODES, *(topic.publisher for topic in TOPICS)}
 COMMAND_NICE = -5
 # Of what an image passes on its way to an action, between those and the rest.
 CHAIN_NICE = -4
+# What it misses is missing from the bag for ever, and three seconds without a turn end an episode.
+# It works in short bursts, and the way to the arm goes before it all the same.
+RECORDER_NICE = 0
 # Gradient steps take what is left.
 LEARNER_NICE = 15
 # It stands for the robot, which does not wait for anybody; a process that starts again needs a
@@ -174,7 +177,7 @@ def _all_processes(options: GraphOptions) -> list[ProcessSpec]:
         arm,
         *cameras,
         *([replace(plain["sim_cell"], nice=5)] if is_sim else []),
-        *([replace(plain["recorder"], nice=5)] if options.record else []),
+        *([replace(plain["recorder"], nice=RECORDER_NICE)] if options.record else []),
         *([plain["success_classifier"]] if options.classifiers else []),
         replace(plain["vla_inference"], nice=CHAIN_NICE),
         replace(plain["residual_actor"], nice=COMMAND_NICE),

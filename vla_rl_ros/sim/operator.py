@@ -27,6 +27,7 @@ _FINGERS_S = 1.2
 _LEAST_PATIENCE_S = 0.8
 _NEAR_M = 0.025
 _PEG_TIP_M = 0.035
+_PEG_OVER_M, _PEG_DEPTH_M, _PEG_SUNK_M = 0.006, 0.02, 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +77,7 @@ class PersonSettings:
     tremor_s: float = 0.15
     response: float = 0.7
     gain: float = 0.5
-    patience_s: float = 2.5
+    patience_s: float = 3.0
     progress_m: float = 0.004
     setback_m: float = 0.03
     least_s: float = 0.8
@@ -117,8 +118,9 @@ def remaining_m(task: str, sight: Sight) -> float:
         peg, hole = objects["peg"], objects["hole"].position_m
         tip = peg.position_m + _PEG_TIP_M * _z_axis(peg.quat_xyzw)
         beside = math.dist(tip[:2], hole[:2])
-        # Beside the hole depth is worth nothing.
-        return beside + max(0.0, float(tip[2] - hole[2]) + 0.02 if beside < 0.006 else 0.04)
+        to_sink = min(_PEG_SUNK_M, max(0.0, float(tip[2] - hole[2]) + _PEG_DEPTH_M))
+        # Beside the hole depth is worth nothing, and the way down to it is no step back.
+        return beside + (to_sink if beside < _PEG_OVER_M else _PEG_SUNK_M)
     if task == "button":
         return math.dist(tcp, objects["button"].position_m)
     cube = objects["cube"].position_m

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.core.errors import BagError
+from vla_rl_ros.core.errors import BagError, ConfigError
 from vla_rl_ros.data.bag_check import BagReport, check, find_bags
 from vla_rl_ros.data.bag_reader import Bag
 from vla_rl_ros.data.human_count import control_period_s, count_bags, total
+from vla_rl_ros.data.label_time import noted
 from vla_rl_ros.data.recover import recover
 from vla_rl_ros.ros.graph import TOPICS
 
@@ -33,6 +34,11 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
             "paths", type=Path, nargs="+", metavar="path", help="a bag, or a directory of bags"
         )
         command.set_defaults(run=run)
+        if name == "human":
+            command.add_argument(
+                "--labels", type=Path, nargs="+", default=[], metavar="DIR",
+                help="label sets whose noted time of labelling is counted, too",
+            )  # fmt: skip
 
 
 def _info(arguments: argparse.Namespace) -> int:
@@ -70,7 +76,8 @@ def _human(arguments: argparse.Namespace) -> int:
     try:
         bags = [bag for path in arguments.paths for bag in find_bags(path)]
         counts, period_s = count_bags(bags), control_period_s(bags[0])
-    except BagError as error:
+        times = [time for path in arguments.labels for time in noted(path)]
+    except (BagError, ConfigError) as error:
         print(error, file=sys.stderr)
         return 1
     for count in counts:
@@ -79,7 +86,7 @@ def _human(arguments: argparse.Namespace) -> int:
             f"{count.bag}: {rows.ticks} ticks, {rows.human_ticks} human, "
             f"{rows.interventions} interventions; {count.verdict}"
         )
-    figures = total(counts, period_s)
+    figures = total(counts, period_s, times)
     print(json.dumps(figures))
     return 0 if figures["agrees"] else 1
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,5 +85,7 @@ def run_distill(arguments: argparse.Namespace) -> int:
             minutes=arguments.minutes,
             tell=tell,
         )
+    if not figures["is_finished"]:
+        print("[distill] not finished: the same command goes on", file=sys.stderr, flush=True)
     print(json.dumps(figures), flush=True)
     return 0

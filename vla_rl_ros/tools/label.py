@@ -11,18 +11,18 @@ import argparse
 import getpass
 import json
 import sys
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vla_rl_ros.core.errors import BagError, ConfigError
-from vla_rl_ros.core.teleop import BUTTONS
 from vla_rl_ros.data.label_rules import Label, LabelRules, labels_of, pick
 from vla_rl_ros.data.label_set import LabelSet
+from vla_rl_ros.data.label_time import LabelTime, note, noted
 from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.tools.label_source import LeftOut, recorded_or_simulated
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +63,10 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         help="make episodes in the fast simulator instead of reading bags",
     )  # fmt: skip
     parser.add_argument(
+        "--variant", metavar="NAME", default="default",
+        help="difficulty of the simulated scene (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
         "--episodes", type=int, default=40, help="to simulate with the policy (default: 40)"
     )
     parser.add_argument(
@@ -96,21 +100,14 @@ def run_label(arguments: argparse.Namespace) -> int:
     """Run `label`; returns the exit code."""
     if arguments.simulate and arguments.bags:
         raise ConfigError("--simulate makes its own episodes: leave the bags out")
-    left_out = _LeftOut()
+    left_out = LeftOut()
     labels = (
         _collect(arguments, left_out)
         if arguments.bags or arguments.simulate
         else LabelSet(arguments.out)
     )
-    who = arguments.who or getpass.getuser()
-    if arguments.view == "browser":
-        from vla_rl_ros.tools.label_viewer import view_in_browser
-
-        view_in_browser(labels, who, arguments.port)
-    elif arguments.view == "terminal":
-        from vla_rl_ros.tools.label_viewer import view_in_terminal
-
-        view_in_terminal(labels, who, sys.stdin, sys.stderr)
+    if arguments.view != "none":
+        view(labels, arguments.who or getpass.getuser(), arguments.view, arguments.port)
     figures = {
         "labels": str(labels.directory),
         "task": labels.task,
@@ -118,23 +115,43 @@ def run_label(arguments: argparse.Namespace) -> int:
         **labels.counts(),
         "by": _speakers(labels),
         "left_out": left_out.count,
+        "labelling_s": round(sum(time.labelling_s for time in noted(labels.directory)), 1),
     }
     print(json.dumps(figures), flush=True)
     return 0
 
 
-@dataclass(slots=True)
-class _LeftOut:
-    """Bags that gave nothing."""
+def view(labels: LabelSet, who: str, where: str, port: int) -> None:
+    """Let a person correct labels, and note how long that took him.
 
-    count: int = 0
+    Args:
+        labels: To look at and to write to.
+        who: His name.
+        where: ``browser`` or ``terminal``.
+        port: Of the browser's page, 0 for any.
+    """
+    from vla_rl_ros.tools.label_clock import LabelClock, LedgerReport
+    from vla_rl_ros.tools.label_viewer import Review, view_in_browser, view_in_terminal
 
-    def tell(self, error: BagError) -> None:
-        self.count += 1
-        print(f"[label] left out: {error}", file=sys.stderr)
+    begin = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    report = LedgerReport()
+    clock = LabelClock(report)
+    review = Review(labels, who, clock.touch)
+    try:
+        with clock:
+            if where == "browser":
+                view_in_browser(review, port)
+            else:
+                view_in_terminal(review, sys.stdin, sys.stderr)
+    finally:
+        report.close()
+        time = LabelTime(
+            who=who, begin=begin, labelling_s=clock.labelling_s, ledger_s=clock.ledger_s
+        )
+        note(labels.directory, time)
 
 
-def _collect(arguments: argparse.Namespace, left_out: _LeftOut) -> LabelSet:
+def _collect(arguments: argparse.Namespace, left_out: LeftOut) -> LabelSet:
     from tqdm import tqdm
 
     rules = LabelRules(
@@ -145,7 +162,7 @@ def _collect(arguments: argparse.Namespace, left_out: _LeftOut) -> LabelSet:
     model = _model(arguments.hard_first)
     labels: LabelSet | None = None
     with tqdm(desc="label", unit="episode", mininterval=0.5) as bar:
-        for frames in _source(arguments, left_out):
+        for frames in recorded_or_simulated(arguments, left_out):
             if labels is None:
                 labels = LabelSet(arguments.out, frames.task, arguments.cameras)
             if frames.task != labels.task:
@@ -216,64 +233,6 @@ def _model(directory: Path | None) -> SuccessModel | None:
     from vla_rl_ros.learning.classifier_model import SuccessModel
 
     return SuccessModel(directory)
-
-
-def _source(arguments: argparse.Namespace, left_out: _LeftOut) -> Iterator[EpisodeFrames]:
-    known = LabelSet(arguments.out).episodes if (arguments.out / "label_set.json").exists() else ()
-    if arguments.simulate:
-        yield from _simulated(arguments, set(known))
-        return
-    from vla_rl_ros.data.bag_check import find_bags
-
-    bags = [
-        bag for path in arguments.bags for bag in (find_bags(path) if path.is_dir() else [path])
-    ]
-    for path in bags:
-        try:
-            frames = _read(path, arguments, known)
-        except BagError as error:
-            left_out.tell(error)
-            continue
-        if frames is not None:
-            yield frames
-
-
-def _read(
-    path: Path, arguments: argparse.Namespace, known: Collection[str]
-) -> EpisodeFrames | None:
-    """Frames of a bag, None where it is of another task or known; every failure is a BagError."""
-    from vla_rl_ros.data.bag_reader import Bag
-    from vla_rl_ros.data.label_frames import read_frames
-
-    try:
-        record = Bag(path).metadata("episode")
-        is_wanted = not arguments.task or record.get("task", "") == arguments.task
-        if not is_wanted or record.get("id", "") in known:
-            return None
-        return read_frames(path, arguments.cameras, rate_hz=arguments.rate, buttons=BUTTONS)
-    except BagError:
-        raise
-    except Exception as error:
-        # Of a damaged file the packages that read it can say anything.
-        raise BagError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
-
-
-def _simulated(arguments: argparse.Namespace, known: set[str]) -> Iterator[EpisodeFrames]:
-    from vla_rl_ros.learning.classifier_episodes import EpisodeMaker, episode_name, episodes
-    from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
-    from vla_rl_ros.sim.tasks import task_by_name
-
-    task = task_by_name(arguments.simulate)
-    maker = EpisodeMaker(task, None)
-    maker.policy = make_policy(
-        "pi0",
-        PolicySettings(device="cpu"),
-        PolicyEnvironment(control_period_s=maker.sim.spec.control_period_s, cameras=CAMERAS),
-    )
-    for kind, seed in episodes(maker, arguments.episodes, arguments.staged, arguments.seed):
-        if episode_name(task, kind, seed) not in known:
-            yield maker.play(kind, seed)
-    maker.close()
 
 
 def _speakers(labels: LabelSet) -> dict[str, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from typing import TextIO
@@ -33,19 +33,27 @@ _PAGE = "label_page.html"
 class Review:
     """The frames of a set in order, and what is said of them; used by one person at a time."""
 
-    def __init__(self, labels: LabelSet, who: str) -> None:
+    def __init__(
+        self, labels: LabelSet, who: str, touch: Callable[[], None] = lambda: None
+    ) -> None:
         """Look at a set.
 
         Args:
             labels: To look at and to write to.
             who: Name noted with every correction.
+            touch: Called whenever a frame is looked at or spoken of.
         """
-        self._labels, self._who = labels, who
+        self._labels, self._who, self._touch = labels, who, touch
         self._keys = [(word.episode, word.stamp_ns) for word in labels.words]
 
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self._keys)
+
+    def look(self, number: int) -> Mapping[str, NDArray[np.uint8]]:
+        """Images of a frame by camera."""
+        self._touch()
+        return self._labels.images(self.word(number))
 
     def word(self, number: int) -> Word:
         """What is said of a frame now."""
@@ -62,10 +70,11 @@ class Review:
 
     def image(self, number: int, camera: str) -> bytes:
         """Image of a frame as PNG; raises KeyError for an unknown camera."""
-        return encode_png(self._labels.images(self.word(number))[camera])
+        return encode_png(self.look(number)[camera])
 
     def say(self, number: int, label: str) -> Word:
         """Store a label; raises KeyError or ValueError for what does not exist."""
+        self._touch()
         before = self.word(number)
         word = Word(
             episode=before.episode,
@@ -94,9 +103,9 @@ def make_server(review: Review, port: int) -> PageServer:
     return PageServer(_HOST, port, Handler)
 
 
-def view_in_browser(labels: LabelSet, who: str, port: int) -> None:
+def view_in_browser(review: Review, port: int) -> None:
     """Serve the page until it says that it is done, or Ctrl-C."""
-    server = make_server(Review(labels, who), port)
+    server = make_server(review, port)
     address = f"http://{_HOST}:{server.server_address[1]}/"
     print(f"[label] open {address} (keys s, f, x; q when done)", file=sys.stderr, flush=True)
     try:
@@ -172,17 +181,17 @@ class _Handler(PageHandler):
         self.send_body(status, "text/plain", sentence.encode())
 
 
-def view_in_terminal(labels: LabelSet, who: str, keys: TextIO, shown: TextIO) -> None:
+def view_in_terminal(review: Review, keys: TextIO, shown: TextIO) -> None:
     """Show frames one by one in true colour and read a key and Enter for each.
 
     ``s``, ``f`` and ``x`` say success, failure and skip; Enter alone leaves it, ``b`` goes back,
     ``q`` ends.
     """
-    review, number = Review(labels, who), 0
+    number = 0
     while number < len(review):
         word = review.word(number)
-        pictures = labels.images(word)
-        shown.write("\n" + _in_colour(np.concatenate([pictures[c] for c in labels.cameras], 1)))
+        pictures = review.look(number)
+        shown.write("\n" + _in_colour(np.concatenate([pictures[c] for c in review.cameras], 1)))
         shown.write(
             f"{number + 1} of {len(review)}  {word.episode}  {word.label} (says {word.who})  "
             "s/f/x, Enter, b, q: "

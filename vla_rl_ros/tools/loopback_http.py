@@ -27,6 +27,9 @@ class PageServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # Beyond the default of five, connections that come at once are dropped, and tried again by the
+    # other side a second later; one of them may be a STOP.
+    request_queue_size = 128
 
     def __init__(self, host: str, port: int, handler: type[PageHandler]) -> None:
         """Bind the port; `serve_forever` answers.

@@ -13,7 +13,6 @@ import hmac
 import json
 import secrets
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Protocol
@@ -23,11 +22,11 @@ import numpy as np
 
 from vla_rl_ros.core.types import ImageArray
 from vla_rl_ros.tools.loopback_http import PageHandler, PageServer
+from vla_rl_ros.tools.operator_presses import Presses
 from vla_rl_ros.tools.page_image import encode_png
 
 PAGE = "operator_page.html"
 TOKEN_HEADER = "X-Operator-Token"
-ANSWER_TIMEOUT_S = 30.0
 MAX_SIDE_PX = 320
 
 
@@ -48,6 +47,7 @@ class OperatorServer(PageServer):
     """Serves one view.
 
     Attributes:
+        presses: Those whose answer has not come yet.
         token: What a page must know to press a button.
         key: What a reader must know where others than this machine can connect; empty otherwise.
     """
@@ -65,6 +65,7 @@ class OperatorServer(PageServer):
         """
         super().__init__(host, port, _Handler)
         self.view = view
+        self.presses = Presses()
         self.token = secrets.token_urlsafe(24)
         self.key = "" if self.is_local else secrets.token_urlsafe(24)
         self.page = files("vla_rl_ros.tools").joinpath(PAGE).read_text(encoding="utf-8")
@@ -90,14 +91,15 @@ class _Handler(PageHandler):
         if path == "/":
             self.send_page(self.server.page.replace("{{token}}", self.server.token))
         elif path == "/state":
-            self._send_json(HTTPStatus.OK, self.server.view.snapshot())
+            state = {**self.server.view.snapshot(), "presses": self.server.presses.answered()}
+            self._send_json(HTTPStatus.OK, state)
         elif path.startswith("/camera/"):
             self._send_image(path.removeprefix("/camera/"))
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such page")
 
     def do_POST(self) -> None:  # noqa: N802 - named by http.server
-        """Press a button."""
+        """Press a button; where its answer takes longer, the state brings it."""
         if not (self._may_read() and self._may_press()):
             return
         try:
@@ -105,11 +107,7 @@ class _Handler(PageHandler):
         except KeyError:
             self._refuse(HTTPStatus.NOT_FOUND, "there is no such button")
             return
-        try:
-            is_done, sentence = answer.result(ANSWER_TIMEOUT_S)
-        except FutureTimeoutError:
-            is_done, sentence = False, f"no answer within {ANSWER_TIMEOUT_S:g} s"
-        self._send_json(HTTPStatus.OK, {"is_done": is_done, "sentence": sentence})
+        self._send_json(HTTPStatus.OK, self.server.presses.follow(answer))
 
     def _may_read(self) -> bool:
         if not self.server.knows_host(self.headers.get("Host", "")):

@@ -7,7 +7,6 @@ the learner's has to be believed.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections import defaultdict
@@ -154,17 +153,13 @@ def _part(values: Iterable[bool]) -> float | None:
 
 def stored_ticks(run: Path) -> dict[int, set[int]]:
     """Stamps of the ticks in a learner's run, by episode; the learner must have ended."""
-    from vla_rl_ros.learning.row_log import RowLog
-    from vla_rl_ros.learning.rows import RowLayout
+    from vla_rl_ros.learning.row_log import RowLog, read_layout
 
     directory = run / "replay" / "online"
-    path = directory / "layout.json"
-    if not path.is_file():
+    layout = read_layout(directory)
+    if layout is None:
         return {}
-    values = json.loads(path.read_text(encoding="utf-8"))
-    del values["format"]
-    values["reward_terms"] = tuple(values["reward_terms"])
-    log = RowLog(directory, RowLayout(**values))
+    log = RowLog(directory, layout)
     stored: dict[int, set[int]] = defaultdict(set)
     rows = log.rows
     for epoch, stamp_ns in zip(rows["episode"].tolist(), rows["stamp_ns"].tolist(), strict=True):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vla_rl_ros.ros.bag_rows import BagEpisode, BagRows
 
 PRESET = "calql"
-_PREFIXES = ("learner", "run")
+_PREFIXES = ("learner", "run", "reward")
 
 
 def add_bag_options(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +59,18 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
     from vla_rl_ros.core.spec import ActionSpec
     from vla_rl_ros.learning.offline_run import OfflineSettings, OfflineTrainer
     from vla_rl_ros.learning.presets import preset
-    from vla_rl_ros.learning.rewards import reward_of
+    from vla_rl_ros.learning.reward_config import reward_config
+    from vla_rl_ros.learning.reward_plan import RewardPlan
     from vla_rl_ros.learning.session_rows import session_layout
     from vla_rl_ros.ros.bag_rows import BagRows, common_meaning, find_episodes
 
     config = changed(preset(arguments.preset or PRESET), "learner", arguments.set)
+    wanted = reward_config(arguments.set, config)
+    if wanted.vice:
+        raise ConfigError(
+            "reward.vice needs a policy that goes and tries what it is paid for, to learn that it "
+            "is no success: leave it out with --bags"
+        )
     episodes = find_episodes(arguments.bags)
     seen = common_meaning(episodes)
     settings = OfflineSettings(
@@ -71,17 +78,19 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
         execution="compiled" if arguments.compiled else "eager",
     )
+    reward = RewardPlan(config, wanted, obs_dim=len(seen.names), obs_version=seen.version)
     trainer = OfflineTrainer(
         arguments.out,
-        session_layout(len(seen.names), seen.version, reward=reward_of(config)),
+        session_layout(len(seen.names), seen.version, reward=reward.episode()),
         seen.names,
         config,
         changed(settings, "run", arguments.set),
+        truncation_value=reward.truncation_value,
     )
     reader = BagRows(
         ActionSpec(control_period_s=seen.control_period_s),
         seen.version,
-        lambda: reward_of(config),
+        reward.episode,
     )
     try:
         facts = _read(trainer, reader, episodes)
@@ -99,11 +108,13 @@ def _read(
     known = trainer.known_episodes
     new = [episode for episode in episodes if episode.epoch not in known]
     outcomes: Counter[str] = Counter()
+    judges: Counter[str] = Counter()
     for episode in tqdm(new, desc="reading bags", unit="episode", mininterval=0.5):
         for made in reader.read(episode.bags):
             outcome = made.state.outcome
             outcomes["unknown" if outcome is None else outcome.value] += 1
-            trainer.add(trainer.replay.layout.pack(made.rows))
+            judges[made.state.judge or "unknown"] += 1
+            trainer.add(trainer.replay.layout.pack(made.rows), made.state.judge)
     tasks = sorted({episode.task for episode in episodes})
     if len(tasks) > 1:
         print(
@@ -113,6 +124,7 @@ def _read(
     return {
         "recorded_episodes": len(episodes),
         "new_outcomes": dict(outcomes),
+        "new_judges": dict(judges),
         "tasks": tasks,
         "messages": {**asdict(reader.counters), "malformed": reader.num_malformed},
     }

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vla_rl_ros.learning.gym_loop import GymTrainer
 
 PRESET = "pld"
-_PREFIXES = ("learner", "schedule", "run")
+_PREFIXES = ("learner", "schedule", "run", "reward")
 
 
 def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -58,7 +58,7 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="learner.FIELD=VALUE",
-        help="change any setting of learner, schedule or run",
+        help="change any setting of learner, schedule, run or reward",
     )  # fmt: skip
     parser.set_defaults(run=run_residual)
 
@@ -86,6 +86,7 @@ def make_trainer(arguments: argparse.Namespace) -> GymTrainer:
     from vla_rl_ros.learning.gym_loop import GymTrainer
     from vla_rl_ros.learning.gym_state import RunSettings
     from vla_rl_ros.learning.presets import preset
+    from vla_rl_ros.learning.reward_config import reward_config
     from vla_rl_ros.learning.schedule import ScheduleConfig
 
     check_changes(arguments.set, _PREFIXES)
@@ -97,12 +98,14 @@ def make_trainer(arguments: argparse.Namespace) -> GymTrainer:
         execution="compiled" if arguments.compiled else "eager",
         init=arguments.init,
     )
+    learner = changed(preset(arguments.preset or PRESET), "learner", arguments.set)
     return GymTrainer(
         arguments.out,
         door_settings(arguments),
-        changed(preset(arguments.preset or PRESET), "learner", arguments.set),
+        learner,
         changed(run, "run", arguments.set),
         changed(ScheduleConfig(), "schedule", arguments.set),
+        reward_config(arguments.set, learner, paid=arguments.reward),
     )
 
 

@@ -8,7 +8,6 @@ The same command goes on where an earlier one stopped.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import sys
@@ -20,6 +19,8 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vla_rl_ros.ros.observer import GraphObserver
     from vla_rl_ros.tools.graph import RunningGraph
     from vla_rl_ros.tools.ros_audit import Audit
@@ -82,12 +83,16 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
     """Graph options of a command line.
 
     Raises:
-        ConfigError: No task, or a killing without an end.
+        ConfigError: No task, a killing without an end, or settings that the learner would refuse.
     """
+    from vla_rl_ros.ros.learner_config import LearnerNodeConfig
+
     if not arguments.task:
         raise ConfigError("--ros needs --task: what is the cell to do?")
     if arguments.gym or arguments.base:
         raise ConfigError("--ros runs a task of the cell: leave --gym and --base out")
+    if arguments.reward != "success":
+        raise ConfigError("--ros pays for success: leave --reward out, and see --set reward.*")
     if arguments.kill_learner and not arguments.minutes:
         raise ConfigError("--kill-learner needs --minutes, over which the killings are spread")
     settings = [f"run.seed={arguments.seed}", *arguments.set]
@@ -95,6 +100,9 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
         settings.append("run.execution=compiled")
     if arguments.init:
         settings.append(f"run.init={Path(arguments.init).resolve()}")
+    named = {"preset": arguments.preset} if arguments.preset else {}
+    # What the learner would refuse only after the graph is up is refused here.
+    LearnerNodeConfig(settings=" ".join(settings), **named)
     ticks = arguments.execute_ticks
     return GraphOptions(
         robot_ip=arguments.robot_ip,
@@ -112,6 +120,30 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
         out=arguments.out / "graph",
         overrides={"vla_inference": {"execute_ticks": ticks}} if ticks else {},
     )
+
+
+def wait_for_learner(observer: GraphObserver, audit: Audit, check: Callable[[], None]) -> None:
+    """Wait until the learner has looked at the last episode; it stores whole ones.
+
+    Episodes are not counted: a learner that was killed has forgotten those that were too short to
+    be stored.
+
+    Args:
+        observer: Joined to the graph, after an episode.
+        audit: Hears the learner.
+        check: Raises when the graph has died.
+    """
+    from vla_rl_ros.ros.observer import GraphTimeoutError
+
+    last = -1 if observer.episode is None else observer.episode.epoch
+
+    def is_settled() -> bool:
+        return audit.metrics.get("session.epoch", -1.0) >= last
+
+    try:
+        observer.wait_until(is_settled, _SETTLE_TIMEOUT_S, "the learner", check)
+    except GraphTimeoutError:
+        _tell(f"the learner has not taken the last episode within {_SETTLE_TIMEOUT_S:.0f} s")
 
 
 class _Training:
@@ -162,7 +194,8 @@ class _Training:
                 self._episode()
                 progress.update(self.num_ticks - progress.n)
                 progress.set_postfix_str(self._shown(), refresh=False)
-        self._settle()
+        if self._session.results:
+            wait_for_learner(self._observer, self._audit, self._graph.check)
         return self._figures()
 
     def _episode(self) -> None:
@@ -192,23 +225,6 @@ class _Training:
     def _is_late(self) -> bool:
         minutes = self._arguments.minutes
         return minutes is not None and time.monotonic() - self._begin_s > _MINUTE_S * minutes
-
-    def _settle(self) -> None:
-        """Wait until the learner has looked at the last episode; it stores whole ones."""
-        from vla_rl_ros.ros.observer import GraphTimeoutError
-
-        with contextlib.suppress(GraphTimeoutError):
-            self._observer.wait_until(
-                lambda: self._num_learned() >= self.num_episodes,
-                _SETTLE_TIMEOUT_S,
-                "the learner",
-                self._graph.check,
-            )
-
-    def _num_learned(self) -> float:
-        found = self._audit.metrics
-        # Too short to learn from, but seen.
-        return found.get("episodes", 0.0) + found.get("session.empty", 0.0)
 
     def _count(self, node: str, key: str) -> float:
         found = self._observer.number(node, key)

@@ -182,7 +182,10 @@ def load_nano(directory: Path) -> NanoPI0:
 
 
 def save_nano(model: NanoPI0, directory: Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (float32) into an existing directory."""
+    """Write ``config.json`` and ``model.safetensors`` (float32) into an existing directory.
+
+    Whoever reads meanwhile, or after a kill, finds whole weights: these or those of before.
+    """
     from safetensors.torch import save
 
     config = {**model.config.to_dict(), "architectures": ["PI0ForConditionalGeneration"]}
@@ -190,7 +193,9 @@ def save_nano(model: NanoPI0, directory: Path) -> None:
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
     tensors = {name: value.contiguous() for name, value in _own_tensors(model).items()}
     # Not `save_file`: it makes files that only their owner can read.
-    (directory / "model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+    unfinished = directory / "model.part"
+    unfinished.write_bytes(save(tensors, metadata={"format": "pt"}))
+    unfinished.replace(directory / "model.safetensors")
 
 
 def _own_tensors(model: NanoPI0) -> dict[str, Tensor]:

@@ -15,16 +15,16 @@ from sensor_msgs.msg import JointState
 from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.gate import Gate
-from vla_rl_ros.core.intervention import ExecutedAction
-from vla_rl_ros.core.shadow import disagreement
+from vla_rl_ros.core.gripper import is_hand_open
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.ros import cdr
-from vla_rl_ros.ros.action_codecs import decode_policy_action, encode_executed
-from vla_rl_ros.ros.channels import check_age, encode_channels
+from vla_rl_ros.ros.action_codecs import decode_policy_action
+from vla_rl_ros.ros.channels import check_age
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import decode_episode, decode_gripper, encode_pose
+from vla_rl_ros.ros.codecs import decode_episode, decode_gripper
 from vla_rl_ros.ros.diagnostics import Level
-from vla_rl_ros.ros.endpoints import Endpoints, Sender
+from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.gate_outlets import GateOutlets
 from vla_rl_ros.ros.intervention_config import InterventionConfig, OperatorMode
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.operator_buttons import OperatorButtons
@@ -41,9 +41,7 @@ MAX_AHEAD_S = 0.05
 class InterventionNode(ManagedNode[InterventionConfig]):
     """Publishes `arm/target_pose`, `gripper/target`, `action/executed` and `teleop/joy`."""
 
-    _target: Sender
-    _gripper: Sender
-    _executed: Sender
+    _outlets: GateOutlets
     _pose: StampedTopic[Pose]
 
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
@@ -69,9 +67,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._sampler, "arm/tcp_pose", cdr.pose, self.config.max_pose_age_s, depth=1
         )
         self._fingers: Tap[JointState] = self._sampler.tap("gripper/state")
-        self._target = self._endpoints.publisher("arm/target_pose")
-        self._gripper = self._endpoints.publisher("gripper/target")
-        self._executed = self._endpoints.publisher("action/executed")
+        self._outlets = GateOutlets(self, self._endpoints, self.diag, self.config)
         self._endpoints.reader("episode/state", self._on_episode)
         self._endpoints.reader("policy/action", self._on_action)
         hand = OperatorHand(self, self._endpoints, self._on_hand, self._now_s)
@@ -116,6 +112,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         """Take over new limits for the next action, and how the hand moves the arm."""
         if self._gate is not None:
             self._gate.settings = config.gate_settings()
+            self._outlets.config = config
         if self._hand is not None:
             self._hand.teleop.config = config.teleop
 
@@ -133,10 +130,10 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._has_begun = False
             self._say(Level.OK, f"closed, phase {self._episode.phase.value}")
         elif self._gate.epoch != self._episode.epoch and not self._is_stopped():
-            is_hand_open = self._is_hand_open()
+            is_open = self._is_hand_open()
             self._has_begun = False
             self._shut(self._gate)
-            self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_hand_open)
+            self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_open)
 
     def _is_hand_open(self) -> bool:
         message = self._fingers.newest()
@@ -145,11 +142,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         except InvalidCommandError as error:
             self.diag.count(f"rejected.gripper_state.{error.reason}")
             fingers = None
-        if fingers is None:
-            return True
-        # What a closed hand holds may be as wide as an open one is.
-        is_wide = fingers.width_m > 0.5 * self.config.gripper_open_width_m
-        return is_wide and not fingers.is_grasped
+        return is_hand_open(fingers, self.config.gripper_open_width_m)
 
     def _on_action(self, message: JointState) -> None:
         gate = self._gate
@@ -174,7 +167,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self.get_logger().warning(f"action dropped: {error}", throttle_duration_sec=1.0)
             return
         self._send(gate)
-        self._record(executed)
+        self._outlets.record(executed)
         self._delay_ms.add((self._now_ns() - action.stamp_ns) * 1e-6)
         self.diag.set("tick_to_target_p99_ms", self._delay_ms.quantile(0.99))
         self._say(Level.OK, f"{executed.source.value} drives")
@@ -267,7 +260,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             for raw in self._ticks.drain_raw():
                 gate.on_tick(cdr.stamp_ns(raw))
         while (row := gate.hold(now_ns, measured)) is not None:
-            self._record(row)
+            self._outlets.record(row)
             if measured is not None and not gate.is_human:
                 self._say(Level.WARN, "holding: no action for this tick")
 
@@ -282,7 +275,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._collect(gate, now_ns, measured)
         row = gate.close(now_ns)
         if row is not None:
-            self._record(row)
+            self._outlets.record(row)
 
     def _require_supervisor(self) -> None:
         age_s = self._now_s() - self._episode_s
@@ -290,34 +283,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             raise InvalidCommandError("supervisor_silent", "episode/state has no heartbeat")
 
     def _send(self, gate: Gate) -> None:
-        now_ns = self._now_ns()
-        if gate.target is not None:
-            self._target.publish(encode_pose(gate.target, now_ns))
-        is_open = gate.gripper.take_due(self._now_s(), self.config.gripper_repeat_s)
-        if is_open is not None:
-            width_m = self.config.gripper_open_width_m if is_open else 0.0
-            self._gripper.publish(encode_channels({"gripper.width_m": width_m}, now_ns))
-
-    def _record(self, executed: ExecutedAction) -> None:
-        self._executed.publish(encode_executed(executed))
-        self.diag.count(f"source.{executed.source.value}")
-        for limit in executed.limits:
-            self.diag.count(f"limited.{limit}")
-        if self._mode is OperatorMode.SHADOW:
-            self._compare(executed)
-
-    def _compare(self, executed: ExecutedAction) -> None:
-        apart = disagreement(executed, self.config.spec)
-        if apart is None:
-            return
-        self.diag.count("compared")
-        self.diag.set("disagreement", apart)
-        if apart >= self.config.disagreement:
-            self.diag.count("disagreements")
-            self.get_logger().info(
-                f"tick {executed.stamp_ns}: the policy is {apart:.2f} away from the operator",
-                throttle_duration_sec=1.0,
-            )
+        self._outlets.send(gate, self._now_ns(), self._now_s())
 
     def _say(self, level: Level, sentence: str) -> None:
         if sentence != self._said:

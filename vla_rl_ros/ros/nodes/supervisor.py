@@ -74,7 +74,9 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._side = Sequence()
         config = self.config
         plan = ResetPlan(ResetMode(config.reset), ResetKind(config.pair_help))
-        self._orders = EpisodeOrders(plan, lambda: self.config, self._count_seed)
+        self._orders = EpisodeOrders(
+            plan, lambda: self.config, self._count_seed, self.get_logger().warning
+        )
         self._human = HumanTimeKeeper(config.control_period_s, config.rate_window, time.monotonic)
         if self._human.problem:
             self.get_logger().warning(self._human.problem)
@@ -164,6 +166,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             asked_order=self._orders.asked,
             begin_watch=senses.begin_watch,
             is_success=senses.is_success,
+            judge=senses.judge,
             has_chunk=senses.has_chunk,
             policy_says=lambda: senses.health.sentence("vla_inference"),
             arm_fault=senses.arm_fault,
