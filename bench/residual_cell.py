@@ -20,7 +20,9 @@ from typing import Any
 
 from residual_runs import command, evaluations, with_interval
 
-_EVAL_EVERY, _EVAL_EPISODES, _FINAL_EPISODES, _GOAL = 4_000, 40, 100, 0.95
+_EVAL_EVERY, _EVAL_EPISODES, _GOAL = 4_000, 40, 0.95
+_FINAL_EPISODES, _FINAL_START = 100, 1_000
+"""Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _OURS = (
     "learner.xi=0.25", _TRANSLATION_ONLY, "schedule.rule=ramp", "schedule.xi_start=0.05",
@@ -131,7 +133,7 @@ def _play(name: str, out: Path) -> None:
     evaluated = {
         policy: command(
             ["eval", "residual", *door, "--policy", policy, "--out", str(directory),
-             "--episodes", str(_FINAL_EPISODES)]
+             "--episodes", str(_FINAL_EPISODES), "--seed", str(_FINAL_START)]
         )
         for policy in ("base", "residual")
     }  # fmt: skip

@@ -240,7 +240,7 @@ def read_verdicts(path: Path) -> list[Verdict]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [Verdict(**json.loads(line)) for line in lines]
+    return [Verdict(**{"variant": "default", **json.loads(line)}) for line in lines]
 
 
 def report(out: Path) -> str:

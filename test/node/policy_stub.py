@@ -30,6 +30,7 @@ class PolicyStub:
         self.num_resets = 0
         self.error: Exception | None = None
         self.wrong_shape = False
+        self.gripper = 0.0
         self.may_answer = threading.Event()
         self.may_answer.set()
         PolicyStub.newest = self
@@ -42,7 +43,7 @@ class PolicyStub:
         if self.error is not None:
             raise self.error
         actions = np.zeros((self.horizon + self.wrong_shape, 7))
-        actions[:, 0] = 1e-4 * number
+        actions[:, 0], actions[:, 6] = 1e-4 * number, self.gripper
         return actions
 
     def reset(self) -> None:

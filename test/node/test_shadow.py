@@ -39,6 +39,8 @@ class Shadowed:
         )
         for node in (self.vla, self.actor, self.gate):
             self.cell.bring_up(node)
+        # Both leave the hand open.
+        PolicyStub.newest.gripper = 1.0
         for name in watched:
             self.cell.listen(name)
         self.push = 0.0
@@ -100,8 +102,8 @@ def test_he_drives_while_policy_and_actor_go_on_and_what_they_differ_in_is_count
     assert gate.diag.counted("disagreements") > 3
     assert gate.diag.counted("compared") >= gate.diag.counted("disagreements")
     apart = [disagreement(row, ActionSpec()) for row in shadowed.compared()]
-    assert max(found for found in apart if found is not None) > 0.9
-    assert "away from the operator" in capfd.readouterr().err
+    assert 0.5 < max(found for found in apart if found is not None) < 1.5
+    assert "away from the operator" in "".join(capfd.readouterr())
 
 
 def test_where_both_want_the_same_nothing_is_marked(shadowed) -> None:

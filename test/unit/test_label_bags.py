@@ -232,10 +232,12 @@ def test_a_watcher_ends_an_episode(makers):
     assert seen[0] == ((128, 128, 3), (4,))
 
 
-def test_a_variant_is_another_episode_of_another_name():
+def test_a_variant_has_other_episodes_of_other_names(makers):
     maker = EpisodeMaker(Task.PEG, None, "peg_friction_tight")
     slid = maker.play("on_the_rim", 5)
+    here = {seed for _, seed in episodes(maker, 40, 50, 0)}
     maker.close()
+    assert not here & {seed for _, seed in episodes(makers[Task.PEG], 40, 50, 0)}
     assert "peg_friction_tight" in slid.episode
     assert not slid.truth.any()
     # Pressed on, the hand goes on down where only friction holds the peg.

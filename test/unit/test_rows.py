@@ -31,8 +31,8 @@ def by_hand(
     for tick, row in enumerate(ticks):
         takeovers = [
             later
-            for later in range(tick + 1, len(ticks))
-            if ticks[later].source is Source.HUMAN and ticks[later - 1].source is not Source.HUMAN
+            for later in range(tick + 1, len(rows))
+            if rows[later].source is Source.HUMAN and rows[later - 1].source is not Source.HUMAN
         ]
         is_taken = takeover_ends and bool(takeovers)
         end = takeovers[0] if is_taken else len(ticks)
@@ -43,8 +43,10 @@ def by_hand(
                 reached = tick + step + 1
         for step in range(tick, end):
             value += gamma ** (step - tick) * ticks[step].rewards[0]
-        if not is_terminated and not is_taken:
-            value += gamma ** (len(ticks) - tick) * after
+        if is_taken or not is_terminated:
+            value += gamma ** (end - tick) * after
+        if is_taken and reached == end:
+            total += gamma ** (end - tick) * after
         is_over = reached == end and (is_taken or is_terminated)
         successor = rows[min(reached, len(rows) - 1)]
         result.append(
@@ -66,7 +68,7 @@ def by_hand(
 def with_humans(rows: list[Row], rng: np.random.Generator) -> list[Row]:
     """The same, with a human in some of the ticks."""
     return [
-        row if row.is_end or rng.random() < 0.6 else dataclasses.replace(row, source=Source.HUMAN)
+        row if rng.random() < 0.6 else dataclasses.replace(row, source=Source.HUMAN)
         for row in rows
     ]
 
@@ -136,6 +138,27 @@ def test_a_policy_that_is_helped_earns_nothing_of_what_the_human_does():
     assert found["mc_return"].tolist() == pytest.approx([0.0, 0.0, GAMMA**2, GAMMA, 1.0])
     assert found["discount"].tolist() == [0.0] * 5
     np.testing.assert_array_equal(found["next_obs"][1], rows[2].obs)
+
+
+def test_help_is_no_way_out_of_a_penalty():
+    rows = episode(np.random.default_rng(6), [-0.1] * 4, end="truncated")
+    rows[2:4] = [dataclasses.replace(row, source=Source.HUMAN) for row in rows[2:4]]
+    after = -0.1 / (1.0 - GAMMA)
+    found = rows_to_transitions(
+        LAYOUT.pack(rows), LAYOUT, 5, GAMMA, truncation_value=after, takeover_ends=True
+    )
+    # As bad as if nothing had ever come of it.
+    assert found["reward"][:2].tolist() == pytest.approx([after, after])
+    assert found["mc_return"][:2].tolist() == pytest.approx([after, after])
+
+
+@pytest.mark.parametrize("source", [Source.HUMAN, Source.RESIDUAL])
+def test_a_takeover_at_the_very_end_is_one(source):
+    rows = episode(np.random.default_rng(7), [0.0] * 3, end="truncated")
+    rows[-1] = dataclasses.replace(rows[-1], source=source)
+    found = rows_to_transitions(LAYOUT.pack(rows), LAYOUT, 1, GAMMA, takeover_ends=True)
+    is_taken = source is Source.HUMAN
+    assert found["discount"].tolist() == pytest.approx([GAMMA, GAMMA, 0.0 if is_taken else GAMMA])
 
 
 def test_a_lost_row_never_joins_what_lay_on_its_two_sides():

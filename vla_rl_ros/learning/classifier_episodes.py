@@ -9,6 +9,7 @@ label --simulate` and by the benches of the classifier.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -33,6 +34,9 @@ STAGED_SEEDS = 1_000_000
 """Added to the seeds of staged episodes, so that none has the layout of a policy episode.
 
 Episodes are split into training and calibration one by one; a layout would be in both."""
+VARIANT_SEEDS = 10_000_000
+"""Added for each number of a variant, for the same reason."""
+_NUM_VARIANT_NUMBERS = 1000
 _HOLD_TICKS = 3
 _AFTER_TICKS = 6
 _STAGED_TICKS = 60
@@ -68,6 +72,13 @@ class EpisodeMaker:
         self.task, self.policy = task, policy
         self.sim = FastSim(variant(variant_name))
         self._variant = variant_name
+
+    @property
+    def variant_number(self) -> int:
+        """Number of the variant by its name alone, 0 for the default."""
+        if self._variant == "default":
+            return 0
+        return 1 + zlib.crc32(self._variant.encode()) % _NUM_VARIANT_NUMBERS
 
     def close(self) -> None:
         """Free the renderer."""
@@ -195,7 +206,8 @@ class EpisodeMaker:
 
 def episode_name(task: Task, kind: str, seed: int, variant_name: str) -> str:
     """Name of a simulated episode, unique and fit for a file name."""
-    return f"sim_{task.value}_{variant_name}_{kind}_{seed}"
+    where = "" if variant_name == "default" else f"{variant_name}_"
+    return f"sim_{task.value}_{where}{kind}_{seed}"
 
 
 def _held_at(truth: NDArray[np.bool_]) -> int | None:
@@ -211,6 +223,7 @@ def episodes(
     maker: EpisodeMaker, num_policy: int, num_staged: int, first_seed: int
 ) -> Iterator[tuple[str, int]]:
     """Kinds and seeds of a collection: policy episodes, and staged ones of all kinds in turn."""
+    first_seed += VARIANT_SEEDS * maker.variant_number
     kinds = STAGED.get(maker.task, ())
     if num_staged and not kinds:
         raise ConfigError(f"no failures of {maker.task.value} can be staged: leave --staged out")

@@ -148,7 +148,6 @@ def _closed(rows: Sequence[Row]) -> tuple[Row, ...]:
         last,
         executed=last.base,
         rewards=(0.0,) * len(last.rewards),
-        source=Source.BASE,
         is_terminated=False,
         is_end=True,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LEARNER: dict[str, Any] = {"xi_parts": (), "acting_tau": 1.0}
+_LEARNER: dict[str, Any] = {"xi_parts": (), "acting_tau": 1.0, "takeover_ends": False}
 _SAME_AS = {"schedule.return_p": "schedule.worse_p"}
 
 

@@ -13,7 +13,7 @@ _WINDOW = 20
 
 
 def plot_online(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path:
-    """Rolling unaided success of base and residual over executed ticks, and the bound.
+    """Rolling unaided success of base and residual, and how much a human drove; the bound.
 
     Args:
         lines: Of the log.
@@ -28,13 +28,17 @@ def plot_online(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path
     for driver in ("base", "residual"):
         own = [line for line in episodes if line["driver"] == driver]
         done = [line["success"] and not line["human_ticks"] for line in own]
-        rolling = [
-            100.0 * float(np.mean(done[max(0, end - _WINDOW) : end]))
-            for end in range(1, len(done) + 1)
-        ]
-        success.plot([line["step"] for line in own], rolling, ".-", label=driver)
-    success.set(ylabel=f"success of the last {_WINDOW} episodes [%]", ylim=(-2, 102))
-    success.legend(loc="lower right")
+        success.plot([line["step"] for line in own], _rolling(done), ".-", label=driver)
+    if any(line["human_ticks"] for line in episodes):
+        steps = [line["step"] for line in episodes]
+        helped = _rolling([line["success"] for line in episodes])
+        success.plot(steps, helped, "k:", label="with human help")
+        human = _rolling(
+            [line["human_ticks"] for line in episodes], [e["ticks"] for e in episodes]
+        )
+        success.plot(steps, human, "r-", lw=0.8, label="ticks of the human")
+    success.set(ylabel=f"the last {_WINDOW} episodes [%]", ylim=(-2, 102))
+    success.legend(loc="center right")
     bound.plot([line["step"] for line in episodes], [line["xi"] for line in episodes])
     bound.set(ylabel="bound xi", xlabel="executed ticks", ylim=(0, None))
     for axis in (success, bound):
@@ -43,3 +47,15 @@ def plot_online(lines: Sequence[dict[str, Any]], path: Path, title: str) -> Path
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     return path
+
+
+def _rolling(values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:
+    """Percentage over the latest episodes; with weights, of the sum of theirs."""
+    total = np.cumsum([0.0, *values])
+    parts = np.cumsum([0.0, *(weights or [1.0] * len(values))])
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(0, ends - _WINDOW)
+    share: list[float] = (
+        100.0 * (total[ends] - total[begins]) / (parts[ends] - parts[begins])
+    ).tolist()
+    return share

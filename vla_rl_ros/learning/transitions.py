@@ -94,11 +94,11 @@ def tabulate(
         n: Ticks of reward before the bootstrap, >= 1.
         gamma: Discount per tick.
         truncation_value: Value after a truncated end in the Monte-Carlo return: 0 is a lower bound
-            where rewards are not negative; with a constant penalty p per tick use
-            ``p / (1 - gamma)`` (Cal-QL, arXiv 2303.05479).
-        takeover_ends: What comes before a human takes over earns nothing of what he does then, as
-            if the episode had ended in failure there (cf. RLIF, arXiv 2311.12996, which pays -1).
-            Otherwise a policy is paid for getting stuck where somebody helps.
+            where rewards are not negative; where every tick costs p > 0 use ``-p / (1 - gamma)``
+            (Cal-QL, arXiv 2303.05479).
+        takeover_ends: What comes before a human takes over earns nothing of what he does then but
+            `truncation_value`, as if it had failed there (cf. RLIF, arXiv 2311.12996, which pays
+            -1). Otherwise a policy is paid for getting stuck where somebody helps.
     """
     pieces = [
         _tabulate_run(rows, first, last, layout, n, gamma, truncation_value, takeover_ends)
@@ -135,26 +135,27 @@ def _tabulate_run(
     ends_in_tick = is_terminated and not is_closed(run[-1])
     num_ticks = len(run) if ends_in_tick else len(run) - 1
     ticks = np.arange(num_ticks)
-    is_human = run["source"][:num_ticks] == Source.HUMAN
+    # The closing row says who would have acted next.
+    is_human = np.append(run["source"] == Source.HUMAN, False)[: num_ticks + 1]
     # Where each tick's future ends for it: with the run, or where a human takes over.
-    is_final = np.zeros(num_ticks, dtype=bool)
-    if takeover_ends:
-        is_final[:-1] = is_human[1:] & ~is_human[:-1]
+    is_final = is_human[1:] & ~is_human[:-1] & takeover_ends
     end = np.where(is_final, ticks + 1, num_ticks)
     end = np.minimum.accumulate(end[::-1])[::-1]
     reach = np.minimum(ticks + n, end)
     rewards = run["rewards"][:num_ticks].astype(np.float64)
     is_penalty = np.array([name == GRASP_KEY for name in layout.reward_terms])
     reward = rewards[:, ~is_penalty].sum(axis=1)
-    masked = (reach == end) & ((end < num_ticks) | is_terminated)
+    is_taken = (reach == end) & is_final[end - 1]
+    masked = is_taken | ((reach == num_ticks) & is_terminated)
+    discount = gamma ** (reach - ticks)
     after = 0.0 if is_terminated else truncation_value
     return {
         "row": first + ticks,
         "next_row": first + np.minimum(reach, len(run) - 1),
-        "reward": _sums(reward, reach, gamma),
-        "discount": np.where(masked, 0.0, gamma ** (reach - ticks)),
-        "mc_return": _returns(reward, is_final, gamma, after),
-        "is_demo": ((run["flags"][:num_ticks] & DEMO) != 0) | is_human,
+        "reward": _sums(reward, reach, gamma) + is_taken * discount * truncation_value,
+        "discount": np.where(masked, 0.0, discount),
+        "mc_return": _returns(reward, is_final, gamma, after, truncation_value),
+        "is_demo": ((run["flags"][:num_ticks] & DEMO) != 0) | is_human[:num_ticks],
         "grasp_penalty": _sums(rewards[:, is_penalty].sum(axis=1), reach, gamma),
     }
 
@@ -170,12 +171,16 @@ def _sums(
 
 
 def _returns(
-    reward: npt.NDArray[np.float64], is_final: npt.NDArray[np.bool_], gamma: float, after: float
+    reward: npt.NDArray[np.float64],
+    is_final: npt.NDArray[np.bool_],
+    gamma: float,
+    after: float,
+    after_takeover: float,
 ) -> npt.NDArray[np.float64]:
     result = np.empty_like(reward)
     value = after
     for tick in range(len(reward) - 1, -1, -1):
-        value = reward[tick] + (0.0 if is_final[tick] else gamma * value)
+        value = reward[tick] + gamma * (after_takeover if is_final[tick] else value)
         result[tick] = value
     return result
 

@@ -77,7 +77,7 @@ class PersonSettings:
     tremor_s: float = 0.15
     response: float = 0.7
     gain: float = 0.5
-    patience_s: float = 3.0
+    patience_s: float = 2.5
     progress_m: float = 0.004
     setback_m: float = 0.03
     least_s: float = 0.8

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         help="the parent's demonstrations: 'data' in the directory of its 'train base'",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="directory of the run")
-    parser.add_argument("--steps", type=int, default=1500, help="gradient steps (default: 1500)")
+    parser.add_argument("--steps", type=int, default=1000, help="gradient steps (default: 1000)")
     parser.add_argument(
         "--learning-rate", type=float, default=5e-4, help="after the warm-up (default: 5e-4)"
     )

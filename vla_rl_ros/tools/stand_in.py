@@ -167,7 +167,13 @@ def simulated_mouse(directory: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def operator_process(
-    path: Path, log: Path, *, always: bool, model: str = DEFAULT_MODEL, seed: int = 0
+    path: Path,
+    log: Path,
+    *,
+    always: bool,
+    model: str = DEFAULT_MODEL,
+    seed: int = 0,
+    patience_s: float | None = None,
 ) -> Iterator[None]:
     """Run a stand-in beside a graph; enter it inside the block of the graph.
 
@@ -177,9 +183,11 @@ def operator_process(
         always: Whether he drives all the time.
         model: Key of `sim.hid_mouse.MODELS`.
         seed: Of his tremor.
+        patience_s: How long nothing may go on before he helps; his own if left out.
     """
     command = [sys.executable, "-m", "vla_rl_ros.tools.stand_in", str(path)]
     command += ["--model", model, "--seed", str(seed), *(["--always"] if always else [])]
+    command += [] if patience_s is None else ["--patience", str(patience_s)]
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
         try:
@@ -194,7 +202,7 @@ def operator_process(
 
 @contextlib.contextmanager
 def observed_graph(
-    options: GraphOptions, *, has_stand_in: bool
+    options: GraphOptions, *, has_stand_in: bool, patience_s: float | None = None
 ) -> Iterator[tuple[RunningGraph, GraphObserver]]:
     """Run a graph, with a stand-in in front of it if wanted.
 
@@ -202,6 +210,7 @@ def observed_graph(
         options: Of the graph.
         has_stand_in: Whether there is one; the gate's device must be a SpaceMouse then. Where
             nobody else drives, he drives all the time.
+        patience_s: How long nothing may go on before he helps; his own if left out.
 
     Raises:
         ConfigError: A stand-in for a real arm, or without a SpaceMouse.
@@ -222,7 +231,9 @@ def observed_graph(
         if mouse is not None:
             log = options.out.resolve() / "logs" / "stand_in.log"
             always = options.operator_mode in ("demonstrate", "shadow")
-            person = operator_process(mouse, log, always=always, seed=options.seed)
+            person = operator_process(
+                mouse, log, always=always, seed=options.seed, patience_s=patience_s
+            )
             stack.enter_context(person)
         yield graph, observer
 
@@ -235,6 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("socket", type=Path, help="where the simulated mouse is plugged in")
     parser.add_argument("--model", choices=tuple(MODELS), default=DEFAULT_MODEL)
     parser.add_argument("--seed", type=int, default=0, help="of his tremor")
+    parser.add_argument("--patience", type=float, default=PersonSettings().patience_s)
     parser.add_argument("--always", action="store_true", help="drive all the time")
     options = parser.parse_args(arguments)
     stopping = threading.Event()
@@ -243,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     person = Person(
         skill=expert_skill,
         rng=np.random.default_rng(options.seed),
-        settings=PersonSettings(),
+        settings=PersonSettings(patience_s=options.patience),
         always=options.always,
     )
     mouse = HidMouse(options.socket, options.model)

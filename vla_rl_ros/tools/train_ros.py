@@ -47,6 +47,10 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
         help="let a simulated person with a SpaceMouse help where the policy gets stuck",
     )
     group.add_argument(
+        "--patience", type=float, metavar="SECONDS",
+        help="how long nothing may go on before he helps (default: his own)",
+    )  # fmt: skip
+    group.add_argument(
         "--classifier", default="", metavar="DIR",
         help="success classifier that decides outcomes, in place of the simulator",
     )  # fmt: skip
@@ -63,7 +67,10 @@ def run_ros(arguments: argparse.Namespace) -> int:
 
     options = graph_options(arguments)
     _tell(f"rows, snapshot, log and policy in {arguments.out.resolve()}")
-    with observed_graph(options, has_stand_in=arguments.stand_in) as (graph, observer):
+    stand_in = observed_graph(
+        options, has_stand_in=arguments.stand_in, patience_s=arguments.patience
+    )
+    with stand_in as (graph, observer):
         audit = Audit(observer)
         figures = _Training(arguments, options, graph, observer, audit).run()
     if graph.returncode != 0:

@@ -175,7 +175,7 @@ def add_learner_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="learner.FIELD=VALUE",
-        help="change any setting of learner, schedule or run",
+        help="change any setting of learner, schedule, run or reward",
     )
 
 
