@@ -191,6 +191,7 @@ def _plot(found: dict[str, dict[str, Any]], out: Path, path: Path) -> None:
         axis.axhline(level - 10, color="tab:gray", linestyle=":", label="base - 10")
         where = f"{CASES[case].task}, {CASES[case].variant}"
         axis.set(title=where, xlabel="simulated ticks", ylim=(-2, 102))
+        axis.locator_params(axis="x", nbins=5)
         axis.legend(fontsize=7, loc="lower right")
         axis.grid(alpha=0.3)
     panels[0].set_ylabel(f"success on {_EVAL_EPISODES} held-out starts [%]")

@@ -497,7 +497,10 @@ def test_an_outcome_says_who_judged(executor, who: str) -> None:
     classifier = cell.user.create_publisher(JointState, "task/success", EVENT)
 
     def judge() -> None:
-        channels = {"success.probability": 0.9, "success.decided": float(who == "classifier")}
+        # Not before the episode runs: a start that is done already would be refused.
+        is_running = bool(cell.states) and cell.states[-1].phase is Phase.RUNNING
+        is_decided = is_running and who == "classifier"
+        channels = {"success.probability": 0.9, "success.decided": float(is_decided)}
         now_ns = cell.user.get_clock().now().nanoseconds
         classifier.publish(encode_channels(channels, now_ns, "0123456789ab lift"))
 
@@ -530,6 +533,7 @@ def test_the_clock_of_the_label_command_reaches_the_ledger(executor) -> None:
 
     def label() -> None:
         with LabelClock(report) as clock:
+            clock.touch()
             done.wait(20.0)
         cell.heard_s = clock.ledger_s
 

@@ -97,7 +97,8 @@ class Session:
             self.states.append((self.now_ns, (self.now_ns, self.states[-1][1][1])))
 
     def end(self, outcome: Outcome, phase: Phase = Phase.ENDED, judge: str = GROUND_TRUTH) -> None:
-        self.state(phase, outcome, judge)
+        is_judged = outcome not in (Outcome.FAULT, Outcome.ABORTED)
+        self.state(phase, outcome, judge if is_judged else "")
         self.gate.close()
         self.now_ns += 10 * PERIOD_NS
         if phase is Phase.ENDED:

@@ -29,6 +29,7 @@ class TeleopWorld:
     anchor: Anchor = Anchor.MEASURED
     lag_s: float = 0.08
     sag_m: float = 0.0
+    floor_m: float = -1.0
     phase_ns: int = 0
     hears_ticks: bool = True
     now_ns: int = T0
@@ -116,7 +117,9 @@ class TeleopWorld:
             self.measured = offset_pose(reference, np.array([0, 0, -self.sag_m]), np.zeros(3))
             return
         share = 1.0 - np.exp(-STEP_NS * 1e-9 / self.lag_s)
-        self.measured = interpolate_pose(self.measured, reference, share)
+        reached = interpolate_pose(self.measured, reference, share)
+        height_m = np.maximum(reached.position_m, [-np.inf, -np.inf, self.floor_m])
+        self.measured = Pose(height_m, reached.quat_xyzw)
 
     def _now_s(self) -> float:
         return (self.now_ns - T0) * 1e-9

@@ -33,7 +33,7 @@ def probe(tmp_path: Path) -> Path:
 def rollouts(directory: Path, seed: int) -> Path:
     directory.mkdir()
     base_shards.write(directory, seed=0, shard=0, demos=episode(30, seed=seed))
-    told = {"described": {"seed": 0}, "progress": {"shards": 1}}
+    told = {"described": {"seed": 0, "version": 2}, "progress": {"shards": 1}}
     (directory / "probing.json").write_text(json.dumps(told), encoding="utf-8")
     return directory
 

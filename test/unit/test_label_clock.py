@@ -15,7 +15,7 @@ from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.data.label_time import noted
 from vla_rl_ros.tools.cli import main
 from vla_rl_ros.tools.label import add_episode
-from vla_rl_ros.tools.label_clock import LabelClock
+from vla_rl_ros.tools.label_clock import REPEAT_S, LabelClock
 
 
 class Time:
@@ -29,6 +29,10 @@ class Time:
 def test_work_counts_until_a_pause_has_lasted_too_long() -> None:
     time = Time()
     clock = LabelClock(pause_s=60.0, now_s=time)
+    # Nobody has opened the page yet.
+    time.now_s += 300.0
+    assert clock.labelling_s == 0.0
+    clock.touch()
     for passed_s in (5.0, 59.0, 10.0):
         time.now_s += passed_s
         clock.touch()
@@ -46,7 +50,7 @@ def test_who_hears_of_it_is_told_of_pauses_and_of_the_end() -> None:
 
     def report(is_working: bool) -> bool:
         with changed:
-            told.append((is_working, time.now_s))
+            told.append(is_working)
             changed.notify()
         return True
 
@@ -55,16 +59,44 @@ def test_who_hears_of_it_is_told_of_pauses_and_of_the_end() -> None:
             assert changed.wait_for(lambda: len(told) == count, 5.0)
 
     with LabelClock(report, pause_s=60.0, now_s=time) as clock:
-        wait_for(1)
-        time.now_s += 61.0
-        wait_for(2)
         clock.touch()
+        wait_for(1)
+        # He goes on, and it is said that he does.
+        time.now_s += REPEAT_S
+        wait_for(2)
+        time.now_s += 60.0
         wait_for(3)
-        time.now_s += 7.0
-    assert [is_working for is_working, _ in told] == [True, False, True, False]
+        clock.touch()
+        wait_for(4)
+        time.now_s += 3.0
+    assert told == [True, True, False, True, False]
     assert clock.ledger_s == 68.0
     time.now_s += 50.0
-    assert clock.labelling_s == 67.0
+    assert clock.labelling_s == 63.0
+
+
+def test_who_is_killed_labels_no_more() -> None:
+    pytest.importorskip("sensor_msgs")
+    from vla_rl_ros.core.human_ledger import Work
+    from vla_rl_ros.ros.human_time import LEASE_S, HumanTimeKeeper
+
+    assert LEASE_S >= 3 * REPEAT_S
+    time = Time()
+    keeper = HumanTimeKeeper(0.1, 5, time)
+    for _ in range(10):
+        keeper.mark(Work.LABELLING, is_begun=True)
+        time.now_s += REPEAT_S
+    assert keeper.now().labelling_s == 50.0
+    # Nothing more is heard of him, not even that he is done.
+    time.now_s += LEASE_S
+    counted_s = keeper.now().labelling_s
+    assert 50.0 < counted_s <= 50.0 + LEASE_S
+    time.now_s += 3600.0
+    assert keeper.now().labelling_s == counted_s
+    keeper.mark(Work.LABELLING, is_begun=True)
+    time.now_s += REPEAT_S
+    keeper.mark(Work.LABELLING, is_begun=False)
+    assert keeper.now().labelling_s == counted_s + REPEAT_S
 
 
 def test_nobody_who_hears_is_nobody_who_counts() -> None:

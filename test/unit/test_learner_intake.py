@@ -107,6 +107,25 @@ def test_who_stops_gets_what_is_held_back_but_for_a_past_that_is_still_coming() 
     assert world.intake.rest() == []
 
 
+def test_who_stops_gets_no_end_before_the_ticks_of_a_topic_that_lags() -> None:
+    world = World()
+    world.after(5.0)
+    ticks = [number * TICK_NS for number in range(1, 6)]
+    for stamp_ns in ticks:
+        world.put(stamp_ns, "seen")
+    for stamp_ns in ticks[:3]:
+        world.put(stamp_ns, "done")
+    world.put(ticks[-1] + 1, "end")
+    assert world.after(0.1) == []
+    stamps = [message.header.stamp.nanosec for _, message in world.intake.rest()]
+    assert stamps == [stamp for stamp in ticks[:3] for _ in range(2)]
+    # One tick less is how an episode ends: the last one is seen and not executed.
+    world.put(ticks[3], "done")
+    assert world.after(0.0) == []
+    stamps = [message.header.stamp.nanosec for _, message in world.intake.rest()]
+    assert stamps == [ticks[3], ticks[3], ticks[4], ticks[4] + 1]
+
+
 def test_what_was_sent_before_the_stop_is_held_back_until_all_of_it_had_its_time() -> None:
     world = World()
     world.after(5.0)

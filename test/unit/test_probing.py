@@ -97,6 +97,20 @@ def test_another_source_is_refused(door: Door, tmp_path: Path) -> None:
         num_shards(tmp_path / "nothing")
 
 
+def test_rollouts_of_an_older_version_are_neither_continued_nor_distilled(
+    door: Door, tmp_path: Path
+) -> None:
+    _collect(door, tmp_path, 1)
+    path = tmp_path / "probing.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    del values["described"]["version"]
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match="begun with"):
+        _collect(door, tmp_path, 2)
+    with pytest.raises(ConfigError, match="version 1, not 2"):
+        num_shards(tmp_path)
+
+
 def test_a_mixed_batch_has_its_parts() -> None:
     demos = demo_set()
     scales = measure_scales(demos)

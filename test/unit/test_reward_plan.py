@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,6 +167,17 @@ def test_successes_are_whole_episodes_of_the_same_observations(earlier: Path) ->
         assert (rows["flags"][-2] & TERMINATED) != 0
     with pytest.raises(ConfigError, match="another meaning"):
         stored_successes(earlier, layout.obs_dim, "other")
+
+
+def test_a_run_from_recordings_has_successes_too(tmp_path: Path, earlier: Path) -> None:
+    layout = read_layout(earlier / "replay" / "online")
+    assert layout is not None
+    shutil.copytree(earlier / "replay" / "online", tmp_path / "replay" / "offline")
+    found = stored_successes(tmp_path, layout.obs_dim, layout.obs_version)
+    assert len(found) == len(stored_successes(earlier, layout.obs_dim, layout.obs_version))
+    (tmp_path / "replay" / "offline" / "layout.json").write_text('{"format": 1}')
+    with pytest.raises(ConfigError, match="is damaged"):
+        stored_successes(tmp_path, layout.obs_dim, layout.obs_version)
 
 
 def test_a_directory_without_successes_is_refused(tmp_path: Path) -> None:

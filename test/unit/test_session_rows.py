@@ -77,7 +77,7 @@ def test_every_row_says_who_judged_its_episode() -> None:
     _, episodes = collected(full_session())
     judges = [episode.state.judge for episode in episodes]
     assert judges == [
-        GROUND_TRUTH, CLASSIFIER_JUDGE, GROUND_TRUTH, OPERATOR, "", GROUND_TRUTH,
+        GROUND_TRUTH, CLASSIFIER_JUDGE, "", OPERATOR, "", GROUND_TRUTH,
     ]  # fmt: skip
     for episode, judge in zip(episodes, judges, strict=True):
         assert set(LAYOUT.pack(episode.rows)["judge"]) == {judge_code(judge)}

@@ -185,6 +185,26 @@ def test_under_a_moving_hand_an_arm_that_sags_sinks_once_and_no_further(anchor: 
         assert not row.limits
 
 
+@pytest.mark.parametrize("after_s", [0.0, 0.15, 1.5])
+def test_pressing_back_onto_an_obstacle_does_not_wind_up(after_s: float) -> None:
+    up = np.array([0.0, 0.0, 0.008, 0.0, 0.0, 0.0])
+    world = TeleopWorld(hand=up)
+    world.run(1.0)
+    # Between where he took over and where he is, something is in the way now.
+    world.floor_m = float(world.measured.position_m[2]) - 0.002
+    world.hand = STILL if after_s else None
+    world.run(after_s)
+    world.hand = np.array([0.0, 0.0, -0.004, 0.0, 0.0, 0.0])
+    world.run(2.0)
+    lead_m = world.measured.position_m[2] - world.reference.position_m[2]
+    assert 0.0 < lead_m <= 0.008
+    assert not any(row.limits for row in world.rows[-10:])
+    # And it comes free at once.
+    world.hand = up
+    world.run(0.2)
+    assert world.reference.position_m[2] > world.floor_m
+
+
 def test_of_a_chunk_of_before_a_takeover_nothing_passes() -> None:
     def proposal_of(observed_ns: int, tick: int) -> PolicyAction:
         stamp_ns = T0 + tick * P

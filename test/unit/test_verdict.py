@@ -56,6 +56,19 @@ def test_the_operator_judged_where_he_had_the_last_word() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        Evidence(elapsed_s=1.0, judge=GROUND_TRUTH, lost="camera_front is silent"),
+        Evidence(elapsed_s=5.0, judge=OPERATOR),
+    ],
+)
+def test_where_nobody_spoke_nobody_judged(evidence: Evidence) -> None:
+    verdict = decide(evidence, time_limit_s=5.0)
+    assert verdict is not None
+    assert verdict.judge == ""
+
+
 def test_a_judge_stands_beside_an_outcome_only() -> None:
     machine = EpisodeMachine()
     machine.go(Phase.IDLE)

@@ -68,7 +68,7 @@ class EpisodeState:
         seed: Seed of this episode's reset.
         reset: Who reset the scene for it; None until that is done.
         outcome: Set in ENDED and FAULT.
-        judge: Who decided the outcome, see `core.verdict`; empty where nobody knows.
+        judge: Who decided the outcome, see `core.verdict`; empty where nobody did, as at a fault.
         reason: One sentence for the operator.
         is_waiting: Whether a person is asked for something; the reason says what.
     """

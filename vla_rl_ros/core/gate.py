@@ -199,10 +199,8 @@ class Gate:
             self._approach = Approach(self._approach.begin if self._approach else measured)
             self._has_arrived = tick.has_arrived
         limits = self.settings.limits
-        pull_m, pull_rad = tick.pull(increment)
-        target = offset_pose(
-            self._mirror.at(now_ns) or measured, increment[:3] + pull_m, increment[3:6] + pull_rad
-        )
+        move = increment + tick.given(increment)
+        target = offset_pose(self._mirror.at(now_ns) or measured, move[:3], move[3:])
         target, acted = limit_target(target, measured, limits)
         tick.limits = tuple(dict.fromkeys((*tick.limits, *acted)))
         self._aim(target, measured, now_ns)

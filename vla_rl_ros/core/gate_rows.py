@@ -79,7 +79,8 @@ class GateRows:
         Raises:
             InvalidCommandError: ``before_takeover``.
         """
-        # Element 0 of a chunk belongs to the tick it was observed in, or to a later one.
+        # Element 0 of a chunk belongs to the tick it was observed in. Of one that begins from rest
+        # it belongs to the tick it is played in, and passes; the actor drops the rest.
         observed_ns = action.stamp_ns - action.chunk_step * self._period_ns
         if self._human_ns is not None and observed_ns <= self._human_ns:
             raise InvalidCommandError("before_takeover", f"chunk {action.chunk_id}")

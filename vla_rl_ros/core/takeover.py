@@ -6,17 +6,17 @@ hand moves between ticks and he must not wait for the next one. So within a tick
 moves at the velocity he asks for, and over a whole tick it covers what one action of a policy
 would have:
 
-    target(t) = reference(t) + h(t) + (anchor - reference(t0))
+    target(t) = reference(t) + h(t) + g(t)
 
-with ``h`` his increment per tick, ``t0`` the beginning of the tick and ``anchor`` the measured
-pose. A reference may be ahead of the arm by centimetres, where it moves fast or pushes; jumping
-back to the arm is a jump nobody asked for. So in the first tick after the driver has changed the
-anchor lies no more than `SLIP_M` and `SLIP_RAD` from the reference, in the n-th n times as far.
+with ``h`` his increment per tick and ``g`` the way from the reference to the measured pose at the
+beginning of the tick. A reference may be ahead of the arm by centimetres, where it moves fast or
+pushes; jumping back to the arm is a jump nobody asked for. So in the first tick after the driver
+has changed ``g`` is no longer than `SLIP_M` and `SLIP_RAD`, in the n-th n times as long.
 
-An arm also sags below its reference, by its load and by friction. Were every tick to begin at the
-measured pose, a hand that moves sideways would lower it, tick by tick, for as long as it moves. So
-once a human has begun at the measured pose, what a tick makes up is bounded, axis by axis, by what
-he asks for in it: nothing where he does not push, and nowhere against his push.
+An arm also sags below its reference, by its load and by friction. Were ``g`` always the whole way,
+a hand that moves sideways would lower it, tick by tick, for as long as it moves. So after a
+takeover the reference goes back once, to where the arm was, and then ``g`` is bounded, axis by
+axis, by what he asks for in it: nothing where he does not push, and never more than his push.
 Called by `core.gate`.
 """
 
@@ -33,6 +33,7 @@ from vla_rl_ros.core.types import FloatArray, Pose
 
 SLIP_M = 0.001
 """What the reference may move beyond what was commanded, in the first tick of a driver."""
+_ARRIVED = 1e-9
 SLIP_RAD = math.radians(0.2)
 _NS_PER_S = 1e9
 
@@ -89,9 +90,8 @@ class Approach:
     """From the reference to the measured pose, a little more per tick after the driver changed.
 
     Attributes:
-        begin: Where the arm was when a human took over. An arm that sags would flee from a
-            reference that follows it, so in no axis the reference goes further back than there.
-            None where it is to meet the arm wherever that is.
+        begin: Where the arm was when a human took over, None for a policy.
+        is_there: Whether nothing was left to make up behind the last tick.
     """
 
     def __init__(self, begin: Pose | None = None) -> None:
@@ -100,10 +100,8 @@ class Approach:
         Args:
             begin: See the attribute.
         """
-        self.begin = begin
+        self.begin, self.is_there = begin, False
         self._num_ticks = 1
-        self.is_there = False
-        """Whether nothing was left to make up behind the last anchor."""
 
     def grow(self) -> None:
         """Allow more from now on: a tick has passed."""
@@ -111,16 +109,33 @@ class Approach:
 
     def anchor(self, reference: Pose, measured: Pose) -> Pose:
         """What increments are added to: bit-equal to the measured pose where that is near."""
-        translation, rotvec = pose_increment(measured, reference)
+        way, self.is_there = self._way(reference, measured)
+        return measured if self.is_there else offset_pose(reference, way[:3], way[3:])
+
+    def ways(self, reference: Pose, measured: Pose) -> tuple[FloatArray, FloatArray]:
+        """How far the reference may go towards the arm in this tick, and how far it has to.
+
+        It has to go back to where the arm was when he took over, but in no axis beyond where the
+        arm is: an arm that moves is met on its way, and one that sags, which flees from a
+        reference that follows it, is not followed.
+
+        Returns:
+            Both as translation and rotation vector from the reference, shape (6,).
+        """
+        may, _ = self._way(reference, measured)
+        whole = np.concatenate(pose_increment(measured, reference))
+        back = whole
         if self.begin is not None:
-            most_m, most_rad = pose_increment(self.begin, reference)
-            translation, rotvec = _within(translation, most_m), _within(rotvec, most_rad)
+            back = np.concatenate(pose_increment(self.begin, reference))
+        has_to, left = _within(may, back), _within(whole, back)
+        self.is_there = bool(np.abs(left - has_to).max() < _ARRIVED)
+        return may, has_to
+
+    def _way(self, reference: Pose, measured: Pose) -> tuple[FloatArray, bool]:
+        translation, rotvec = pose_increment(measured, reference)
         nearer_m, is_near = _shortened(translation, self._num_ticks * SLIP_M)
         nearer_rad, is_aligned = _shortened(rotvec, self._num_ticks * SLIP_RAD)
-        self.is_there = is_near and is_aligned
-        if self.is_there and self.begin is None:
-            return measured
-        return offset_pose(reference, nearer_m, nearer_rad)
+        return np.concatenate([nearer_m, nearer_rad]), is_near and is_aligned
 
 
 @dataclass(slots=True, eq=False)
@@ -131,18 +146,18 @@ class HumanTick:
         stamp_ns: Of the tick.
         is_counted: Whether it gets a row; not where the policy's row is out already.
         origin: What the row's increment is counted from, None without a measured pose.
-        pull_m: What the reference may make up within the tick, shape (3,).
-        pull_rad: As `pull_m`, rotation vector.
-        arrives: Whether that is all there is to make up.
-        has_arrived: Whether a tick before this one made it up already.
+        may_give: How far the reference may go towards the arm within the tick, shape (6,).
+        has_to_give: How far it goes in axes that he does not push, until he has begun.
+        arrives: Whether he has begun at the measured pose with the end of this tick.
+        has_arrived: Whether he had before.
         limits: Names of the limits that acted.
     """
 
     stamp_ns: int
     is_counted: bool
     origin: Pose | None
-    pull_m: FloatArray
-    pull_rad: FloatArray
+    may_give: FloatArray
+    has_to_give: FloatArray
     arrives: bool = False
     has_arrived: bool = False
     limits: tuple[str, ...] = ()
@@ -169,27 +184,28 @@ class HumanTick:
             is_from_reference: Whether increments are counted from the reference, as those of a
                 policy whose anchor is its last target.
         """
-        tick = cls(stamp_ns, is_counted, measured, np.zeros(3), np.zeros(3))
+        tick = cls(stamp_ns, is_counted, measured, np.zeros(6), np.zeros(6))
         if measured is not None and reference is not None:
-            anchor = approach.anchor(reference, measured)
-            tick.pull_m, tick.pull_rad = pose_increment(anchor, reference)
+            tick.may_give, tick.has_to_give = approach.ways(reference, measured)
             tick.arrives = approach.is_there
             if is_from_reference:
                 tick.origin = reference
         return tick
 
-    def pull(self, increment: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """What the reference makes up while he asks for an increment of shape (6,)."""
-        if not self.has_arrived:
-            return self.pull_m, self.pull_rad
+    def given(self, increment: FloatArray) -> FloatArray:
+        """How far the reference goes towards the arm while he asks for an increment, shape (6,).
+
+        In an axis that he pushes up to as much as he asks for, so that it neither runs away from
+        an arm that meets an obstacle nor goes against his push.
+        """
         most = np.abs(increment)
-        return np.clip(self.pull_m, -most[:3], most[:3]), np.clip(
-            self.pull_rad, -most[3:], most[3:]
-        )
+        if not self.has_arrived:
+            most = np.maximum(most, np.abs(self.has_to_give))
+        return np.asarray(np.clip(self.may_give, -most, most))
 
     def rest(self, measured: Pose | None) -> None:
-        """Make nothing up any more; from `measured` where that is not None."""
-        self.pull_m, self.pull_rad = np.zeros(3), np.zeros(3)
+        """Give up nothing any more; from `measured` where that is not None."""
+        self.may_give, self.has_to_give = np.zeros(6), np.zeros(6)
         if measured is not None:
             self.origin = measured
 

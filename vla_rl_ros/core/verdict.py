@@ -86,7 +86,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How an episode ended, why, in one sentence, and who judged."""
+    """How an episode ended, why, in one sentence, and who judged; empty where nobody did."""
 
     outcome: Outcome
     reason: str
@@ -103,12 +103,13 @@ def decide(evidence: Evidence, time_limit_s: float) -> Verdict | None:
         outcome = Outcome.SUCCESS if evidence.operator else Outcome.FAILURE
         reason = f"the operator said {outcome.value}"
         return Verdict(outcome=outcome, reason=reason, judge=OPERATOR)
-    judge = evidence.judge
     if evidence.is_success:
-        return Verdict(outcome=Outcome.SUCCESS, reason="the task is done", judge=judge)
+        return Verdict(outcome=Outcome.SUCCESS, reason="the task is done", judge=evidence.judge)
     if evidence.lost:
-        return Verdict(outcome=Outcome.FAULT, reason=evidence.lost, judge=judge)
+        return Verdict(outcome=Outcome.FAULT, reason=evidence.lost)
     if evidence.elapsed_s >= time_limit_s:
+        # A person who was silent has not judged.
+        judge = "" if evidence.judge == OPERATOR else evidence.judge
         reason = f"not done within {time_limit_s:g} s"
         return Verdict(outcome=Outcome.TIMEOUT, reason=reason, judge=judge)
     return None

@@ -14,6 +14,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.verdict import judge_code
 
 FILE_NAME = "judges.json"
+_OR = " or "
 
 
 class JudgeNames:
@@ -48,19 +49,16 @@ class JudgeNames:
     def note(self, *judges: str) -> None:
         """Learn names; they are on the disk when this returns.
 
-        Raises:
-            ConfigError: Another judge has the same code already.
+        Of two that have the same code, one pair in 65 535, rows cannot tell which one it was; then
+        its name says so, and nothing stops.
         """
-        found = {judge_code(judge): judge for judge in judges if judge}
-        for code, judge in found.items():
-            if self._names.get(code, judge) != judge:
-                raise ConfigError(
-                    f"{self._path}: '{judge}' cannot be told from '{self._names[code]}' in rows: "
-                    "use another --out, or give the classifier another name"
-                )
-        if found.keys() <= self._names.keys():
+        known = dict(self._names)
+        for judge in filter(None, judges):
+            code = judge_code(judge)
+            names = self._names.get(code, judge).split(_OR)
+            self._names[code] = _OR.join([*names, *([] if judge in names else [judge])])
+        if self._names == known:
             return
-        self._names |= found
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".part")
         texts = {str(code): name for code, name in sorted(self._names.items())}

@@ -32,6 +32,8 @@ from vla_rl_ros.policies.pi0.images import shrink
 from vla_rl_ros.sim.scene_ids import CAMERAS
 
 _STATE_FILE = "probing.json"
+_VERSION = 2
+"""Of what a file holds: 2 begins at the take-over, 1 held the base's part before it as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,12 @@ class Prober:
             raise ConfigError("probing needs a task of the simulated cell")
         self._door, self._env, self._actor = door, env, actor
         self._directory, self._settings = directory, settings
-        self._described = {"source": source, "seed": settings.seed, "part": settings.base_part}
+        self._described = {
+            "version": _VERSION,
+            "source": source,
+            "seed": settings.seed,
+            "part": settings.base_part,
+        }
         directory.mkdir(parents=True, exist_ok=True)
         self.progress = self._read()
 
@@ -193,11 +200,18 @@ def num_shards(directory: Path) -> tuple[int, int]:
     """Seed and number of files of a finished or unfinished collection.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or one of another version.
     """
     path = directory / _STATE_FILE
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return int(values["described"]["seed"]), int(values["progress"]["shards"])
-    except (OSError, ValueError, KeyError) as error:
+        described, count = values["described"], int(values["progress"]["shards"])
+        seed, version = int(described["seed"]), described.get("version", 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{directory} holds no probing rollouts: {error}") from error
+    if version != _VERSION:
+        raise ConfigError(
+            f"{directory} holds rollouts of version {version}, not {_VERSION}, which begin at the "
+            "take-over: let 'probe' collect them again in another --out"
+        )
+    return seed, count

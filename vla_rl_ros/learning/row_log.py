@@ -236,13 +236,20 @@ def _parse(data: bytes) -> list[tuple[Block, int]]:
 
 
 def read_layout(directory: Path) -> RowLayout | None:
-    """Layout of the rows in a directory, None where there are none."""
+    """Layout of the rows in a directory, None where there are none.
+
+    Raises:
+        ConfigError: It is damaged.
+    """
     path = directory / _LAYOUT_FILE
     if not path.is_file():
         return None
-    values = json.loads(path.read_text(encoding="utf-8"))
-    del values["format"]
-    return RowLayout(**{**values, "reward_terms": tuple(values["reward_terms"])})
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        del values["format"]
+        return RowLayout(**{**values, "reward_terms": tuple(values["reward_terms"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
 
 
 def _check_layout(path: Path, layout: RowLayout) -> None:

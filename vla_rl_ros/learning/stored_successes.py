@@ -26,12 +26,13 @@ def stored_successes(run: Path, obs_dim: int, obs_version: str) -> list[RowArray
         ReplayError: Its rows are damaged or in use.
     """
     found: list[RowArray] = []
-    # Successes stand in both where the base's are kept as demonstrations.
-    for name in ("online", "offline"):
-        directory = run / REPLAY_DIRECTORY / name
-        layout = read_layout(directory)
-        if layout is None:
-            raise ConfigError(f"{run}: no run of 'train residual', {directory} has no rows")
+    directories = [run / REPLAY_DIRECTORY / name for name in ("online", "offline")]
+    layouts = {path: layout for path in directories if (layout := read_layout(path)) is not None}
+    if not layouts:
+        raise ConfigError(f"{run}: no run of 'train residual', there are no rows")
+    # Successes stand in both where the base's are kept as demonstrations; a run from recordings
+    # has the second alone.
+    for directory, layout in layouts.items():
         if (layout.obs_dim, layout.obs_version) != (obs_dim, obs_version):
             raise ConfigError(
                 f"{run} holds observations of another meaning ({layout.obs_dim} channels, "

@@ -64,7 +64,7 @@ class EpisodeRunner:
         self._sequence.cancel()
         self._reply(False, "the supervisor stops")
         if self._machine.is_open:
-            self._end(self._cut_off(Outcome.ABORTED, "the supervisor stops"))
+            self._end(Verdict(outcome=Outcome.ABORTED, reason="the supervisor stops"))
 
     def ask_start(self) -> str:
         """Ask for an episode.
@@ -147,8 +147,8 @@ class EpisodeRunner:
         if answer is not None:
             answer(is_done, sentence)
 
-    def _go(self, phase: Phase, *, reason: str = "", judge: str = "") -> None:
-        self._machine.go(phase, reason=reason, judge=judge)
+    def _go(self, phase: Phase, *, reason: str = "") -> None:
+        self._machine.go(phase, reason=reason)
         self._ports.publish(self.state)
 
     def _end(self, verdict: Verdict) -> None:
@@ -157,14 +157,11 @@ class EpisodeRunner:
         )
         self._ports.publish(self.state)
 
-    def _cut_off(self, outcome: Outcome, reason: str) -> Verdict:
-        return Verdict(outcome=outcome, reason=reason, judge=self._ports.judge())
-
     def _latch(self, reason: str) -> None:
         self._sequence.cancel()
         self._asked = None
         self._ports.say(f"fault: {reason}")
-        self._go(Phase.FAULT, reason=reason, judge=self._ports.judge())
+        self._go(Phase.FAULT, reason=reason)
         self._reply(False, reason)
 
     def _live(self) -> Steps[None]:
@@ -204,9 +201,9 @@ class EpisodeRunner:
             self._machine.note_reset(prepared.reset)
             verdict = yield from self._until_verdict(order)
         except FalseStartError as error:
-            verdict = self._cut_off(Outcome.ABORTED, str(error))
+            verdict = Verdict(outcome=Outcome.ABORTED, reason=str(error))
         except StepError as error:
-            verdict = self._cut_off(Outcome.FAULT, str(error))
+            verdict = Verdict(outcome=Outcome.FAULT, reason=str(error))
             # Was it the arm? Then its fault arrives meanwhile, and `tick` latches it.
             yield from pause(self._timing.fault_grace_s, self._ports.clock)
         self._ports.say(f"{self.state.episode_id}: {verdict.outcome.value}, {verdict.reason}")

@@ -16,6 +16,8 @@ from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE
 from vla_rl_ros.ros.steps import Clock
 
 FILE_NAME = "human_ledger.json"
+LEASE_S = 15.0
+"""Who labels says so again within this time; who does not was killed, and labels no more."""
 _TIMES = ("intervening_s", "resetting_s", "labelling_s", "waiting_s")
 _NUMBERS = ("num_resets", "num_rolling")
 _SPANS = ("session", "episode", "rolling")
@@ -148,6 +150,7 @@ class HumanTimeKeeper:
         self._clock = clock
         self._file = LedgerFile()
         self._is_due = False
+        self._heard_s: float | None = None
         self.problem = self._file.load(self._ledger)
         """Why what the predecessor left is of no use, or why the last `save` failed; or empty."""
 
@@ -156,8 +159,11 @@ class HumanTimeKeeper:
         self._is_due |= self._ledger.tick(row.epoch, row.stamp_ns, row.source)
 
     def mark(self, work: Work, *, is_begun: bool) -> None:
-        """Somebody begins to work, or is done."""
-        (self._ledger.begin if is_begun else self._ledger.end)(work, self._clock())
+        """Somebody begins to work, or is done; who labels begins again and again."""
+        now_s = self._clock()
+        (self._ledger.begin if is_begun else self._ledger.end)(work, now_s)
+        if work is Work.LABELLING:
+            self._heard_s = now_s if is_begun else None
         self._is_due = True
 
     def take_due(self) -> bool:
@@ -167,7 +173,11 @@ class HumanTimeKeeper:
 
     def now(self) -> HumanTime:
         """What has come together until now."""
-        return self._ledger.time(self._clock())
+        now_s = self._clock()
+        if self._heard_s is not None and now_s - self._heard_s > LEASE_S:
+            self._ledger.end(Work.LABELLING, now_s)
+            self._heard_s = None
+        return self._ledger.time(now_s)
 
     def save(self) -> None:
         """Write it down for a successor; `problem` says whether that failed."""

@@ -87,10 +87,7 @@ class SessionIntake:
         until_ns = max(settled, default=-1)
         if level_ns is not None:
             until_ns = min(until_ns, level_ns)
-        due = [each for each in self._waiting if each[0] <= until_ns]
-        self._waiting = [each for each in self._waiting if each[0] > until_ns]
-        due.sort(key=lambda each: each[0])
-        return [(topic, message) for _, _, topic, message in due]
+        return self._due(until_ns)
 
     def holds_back(self, since_s: float) -> bool:
         """Whether messages that were sent before a time, steady, may still have to wait."""
@@ -98,15 +95,27 @@ class SessionIntake:
         return is_recent or any(arrived_s <= since_s for _, arrived_s, _, _ in self._waiting)
 
     def rest(self) -> list[tuple[str, Any]]:
-        """Everything that waits, in the order of stamps: nobody will ask again.
+        """What waits, in the order of stamps, without patience: nobody will ask again.
 
-        Nothing while the past may still come: of that, whoever asks next gets all.
+        Nothing while the past may still come, and where a topic lags by more than the last tick
+        nothing it lacks: an end that is taken before its ticks is stored without them for ever.
+        A learner that is started next gets all of it.
         """
         if self._is_past:
             return []
-        waiting, self._waiting = self._waiting, []
-        waiting.sort(key=lambda each: each[0])
-        return [(topic, message) for _, _, topic, message in waiting]
+        is_behind = self._gap_ns() > _LEVEL_NS
+        until_ns = min(self._newest_ns.values()) if is_behind else None
+        return self._due(until_ns)
+
+    def _due(self, until_ns: int | None) -> list[tuple[str, Any]]:
+        """Hand on what waits up to a stamp, all of it when None, in the order of stamps."""
+
+        def is_due(each: tuple[int, float, str, Any]) -> bool:
+            return until_ns is None or each[0] <= until_ns
+
+        due = sorted(filter(is_due, self._waiting), key=lambda each: each[0])
+        self._waiting = [each for each in self._waiting if not is_due(each)]
+        return [(topic, message) for _, _, topic, message in due]
 
     def _level(self, now_s: float) -> int | None:
         """Stamp up to which a topic of the tick is behind; None when none is, or for too long."""

@@ -18,6 +18,8 @@ from typing import Any
 from vla_rl_ros.core.errors import VlaRlError
 
 PAUSE_S = 60.0
+REPEAT_S = 5.0
+"""Who is killed cannot say that he is done, so he says again and again that he is not."""
 _POLL_S = 0.2
 SERVICE = "supervisor/labelling"
 _SUPERVISOR_TIMEOUT_S = 2.0
@@ -29,7 +31,7 @@ Report = Callable[[bool], bool]
 class LabelClock:
     """Runs while somebody works; a pause longer than `PAUSE_S` counts as that much.
 
-    Begins and ends with a block: ``with clock: view(clock.touch)``.
+    Begins with the first touch, ends with a block: ``with clock: view(clock.touch)``.
     """
 
     def __init__(
@@ -39,19 +41,19 @@ class LabelClock:
         pause_s: float = PAUSE_S,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Begin to work.
+        """Nobody works yet.
 
         Args:
-            report: Told when work begins and ends.
+            report: Told when work begins, every `REPEAT_S` while it goes on, and when it ends.
             pause_s: Longest time between two touches that is work.
             now_s: Monotonic time.
         """
         self._report, self._pause_s, self._now_s = report, pause_s, now_s
         self._lock = threading.Lock()
         self._since_s = self._touched_s = now_s()
-        self._is_working = True
+        self._is_working = False
         self._done_s = self._ledger_s = 0.0
-        self._heard_since_s: float | None = None
+        self._heard_s: float | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="label_clock", daemon=True)
 
@@ -103,22 +105,25 @@ class LabelClock:
             self._done_s += end_s - self._since_s
 
     def _watch(self) -> None:
-        was_working = False
+        was_working, told_s = False, 0.0
         while not self._stopping.wait(_POLL_S):
             with self._lock:
-                self._pause(self._now_s())
+                now_s = self._now_s()
+                self._pause(now_s)
                 is_working = self._is_working
-            if is_working is not was_working:
+            is_due = is_working and now_s - told_s >= REPEAT_S
+            if is_working is not was_working or is_due:
                 self._tell(is_working)
-                was_working = is_working
+                was_working, told_s = is_working, now_s
         if was_working:
             self._tell(False)
 
     def _tell(self, is_working: bool) -> None:
+        """Report, and count what was heard from one report to the next."""
         is_heard, now_s = self._report(is_working), self._now_s()
-        if not is_working and is_heard and self._heard_since_s is not None:
-            self._ledger_s += now_s - self._heard_since_s
-        self._heard_since_s = now_s if is_working and is_heard else None
+        if is_heard and self._heard_s is not None:
+            self._ledger_s += now_s - self._heard_s
+        self._heard_s = now_s if is_working and is_heard else None
 
 
 class LedgerReport:

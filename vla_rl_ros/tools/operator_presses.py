@@ -2,7 +2,8 @@
 """Presses whose answer takes its time: the page asks again instead of waiting on a connection.
 
 A browser has six connections to a server, for all of its tabs together. Were each press to hold
-one until its answer comes, presses in one tab would keep a STOP in another from being sent.
+one until its answer comes, presses in one tab would keep a STOP in another from being sent. What
+is left are two requests per page that is shown, for the state and for an image.
 Called by `operator_server` from many threads.
 """
 
@@ -32,7 +33,10 @@ class _Press:
 
 
 class Presses:
-    """Presses on their way, by a name that only who pressed knows."""
+    """Presses on their way, each by a name of its own.
+
+    Whoever may read the state sees all names and answers; nothing can be done with them.
+    """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
         """Begin without any.
