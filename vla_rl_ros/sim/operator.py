@@ -79,7 +79,7 @@ class PersonSettings:
     gain: float = 0.5
     patience_s: float = 2.5
     progress_m: float = 0.004
-    setback_m: float = 0.03
+    setback_m: float = 0.08
     least_s: float = 0.8
     most_s: float = 6.0
     relief: float = 0.4
