@@ -124,7 +124,8 @@ def run_task(task: str, out: Path, steps: int) -> None:
     step(
         out / "5_final.json",
         ["train", "classifier", "--labels", labels, "--out", final, "--held-out", held,
-         "--steps", steps, "--set", "classifier.test_part=0.0", *CHECKS.get(task, ())],
+         "--steps", steps, "--max-fpr", 0.01, "--set", "classifier.test_part=0.0",
+         *CHECKS.get(task, ())],
     )  # fmt: skip
     decide(task, final, out / "6_verdicts.jsonl")
     measure_time(final, held, out / "7_time.json")

@@ -78,8 +78,8 @@ def calibrated_threshold(probabilities: Floats, is_success: Bools, max_fpr: floa
     negatives, positives = np.sort(probabilities[~is_success]), probabilities[is_success]
     if not len(negatives) or not len(positives):
         raise ConfigError("a threshold needs frames of success and of failure")
-    # The smallest threshold at which at most this many failures pass.
-    num_allowed = int(max_fpr * len(negatives))
+    # The smallest threshold at which about this many failures pass; never all of them.
+    num_allowed = min(round(max_fpr * len(negatives)), len(negatives) - 1)
     floor = _logit(negatives[len(negatives) - 1 - num_allowed]) + 1e-3
     floor = max(floor, _logit(_LEAST))
     ceiling = _logit(np.quantile(positives, _MISSED_PART))
