@@ -9,7 +9,8 @@ from unit.base_demos import demo_set
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning import base_shards
-from vla_rl_ros.learning.base_data import TASK_ORDER, DemoSet, collect_shard
+from vla_rl_ros.learning.base_data import TASK_ORDER, DemoSet
+from vla_rl_ros.learning.base_episodes import collect_shard
 from vla_rl_ros.learning.base_labels import paired_starts
 from vla_rl_ros.learning.base_scene import VaryingCells
 

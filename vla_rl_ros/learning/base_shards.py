@@ -13,7 +13,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.learning.base_data import DemoSet, collect_shard, joined
+from vla_rl_ros.learning.base_data import DemoSet, joined
+from vla_rl_ros.learning.base_episodes import collect_shard
 from vla_rl_ros.learning.base_scene import VaryingCells
 from vla_rl_ros.sim.offscreen import use_offscreen_rendering
 

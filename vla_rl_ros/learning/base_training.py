@@ -21,7 +21,8 @@ from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_checkpoint import write_checkpoint
-from vla_rl_ros.learning.base_data import SHARD_EPISODES, DemoSet
+from vla_rl_ros.learning.base_data import DemoSet
+from vla_rl_ros.learning.base_episodes import SHARD_EPISODES
 from vla_rl_ros.learning.base_labels import Sampler, Scales, measure_scales, paired_starts
 from vla_rl_ros.learning.base_loss import BaseLearner
 from vla_rl_ros.learning.base_trainer import Trainer, TrainerSettings

@@ -13,6 +13,7 @@ from vla_rl_ros.core.intervention import Anchor
 from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.manifest import PolicyManifest
+from vla_rl_ros.policies.pi0.noise import TickNoise
 from vla_rl_ros.policies.pi0.translation import (
     Float32Array,
     ModelInputs,
@@ -79,7 +80,7 @@ class CheckpointPolicy:
         self._manifest = manifest
         self._translation = translation
         self._sampler = sampler
-        self._rng = np.random.default_rng(seed)
+        self._noise = self._noise_of(seed)
         self._warm_up()
         self._features = np.zeros_like(sampler.features)
 
@@ -128,12 +129,13 @@ class CheckpointPolicy:
         return self._features
 
     def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
-        """Predict a chunk from fresh noise.
+        """Predict a chunk from the noise of its ticks, see `noise`.
 
         Raises:
             InvalidCommandError: The observation lacks something, or the answer is not finite.
         """
-        chunk: FloatArray = self.sample(observation, prefix).actions[0]
+        noise = self._noise.rows(observation.stamp_ns)[None]
+        chunk: FloatArray = self.sample(observation, prefix, noise=noise).actions[0]
         return chunk
 
     def sample(
@@ -158,8 +160,7 @@ class CheckpointPolicy:
         """
         shape = self._sampler.shape
         if noise is None:
-            size = (num_samples, shape.horizon, shape.action_dim)
-            noise = self._rng.standard_normal(size, dtype=np.float32)
+            noise = self._noise.draw(num_samples)
         elif noise.shape[1:] != (shape.horizon, shape.action_dim):
             raise InvalidCommandError(
                 "wrong_length",
@@ -175,11 +176,16 @@ class CheckpointPolicy:
         return Sample(actions=self._translation.actions(rows, observation, prefix), noise=noise)
 
     def reset(self) -> None:
-        """Nothing to forget; the noise goes on, or all episodes would begin alike."""
+        """Forget the noise of the ticks."""
+        self._noise.forget()
 
     def reseed(self, seed: int) -> None:
         """Begin the noise of a seed, so that an episode can be played again."""
-        self._rng = np.random.default_rng(seed)
+        self._noise = self._noise_of(seed)
+
+    def _noise_of(self, seed: int) -> TickNoise:
+        shape = self._sampler.shape
+        return TickNoise(seed, self._manifest.control_period_s, shape.horizon, shape.action_dim)
 
     def _warm_up(self) -> None:
         shape, inputs = self._sampler.shape, self._translation.blank_inputs()
