@@ -37,12 +37,14 @@ class Case:
     Attributes:
         task: Of the cell.
         variant: Of the scene.
-        stop_at: Gradient steps of the base, of 6000; 0 for the shipped one.
+        stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
+        steps: Of the simulator.
     """
 
     task: str
     variant: str
     stop_at: int = 0
+    steps: int = 20_000
 
     def door(self, out: Path) -> list[str]:
         """Options that training and evaluation share."""
@@ -51,8 +53,9 @@ class Case:
 
 
 CASES = {
-    "friction": Case("peg", "peg_friction_tight"),
-    "hard": Case("peg", "peg_hard"),
+    # Too easy for what ships.
+    "friction": Case("peg", "peg_friction_tight", stop_at=6000),
+    "hard": Case("peg", "peg_hard", steps=36_000),
     "lift": Case("lift", "default", stop_at=1200),
 }
 
@@ -66,26 +69,21 @@ class Run:
         seed: Of the run.
         label: What is different.
         settings: Of the learner.
-        steps: Of the simulator.
     """
 
     case: str
     seed: int
     label: str = "ours"
     settings: tuple[str, ...] = _OURS
-    steps: int = 20_000
 
 
 RUNS = {
     **{f"{case}{seed}": Run(case, seed) for case in CASES for seed in range(3)},
-    "all_channels": Run(
-        "friction", 0, "rotations, too, at once", ("learner.xi=0.25",), steps=14_000
-    ),
+    "all_channels": Run("friction", 0, "rotations, too, at once", ("learner.xi=0.25",)),
     "at_once": Run(
-        "friction", 0, "preset as it is, translations only",
-        ("learner.xi=0.25", _TRANSLATION_ONLY), steps=20_000,
+        "friction", 0, "preset as it is, translations only", ("learner.xi=0.25", _TRANSLATION_ONLY)
     ),
-}  # fmt: skip
+}
 
 
 def main() -> int:
@@ -122,12 +120,13 @@ def _play(name: str, out: Path) -> None:
     if case.stop_at and not _base(out, case.stop_at).exists():
         command(
             ["train", "base", "--out", str(_base(out, case.stop_at).parent), "--seed", "0",
-             "--episodes", "300", "--steps", "6000", "--stop-at", str(case.stop_at)]
+             "--episodes", "300", "--steps", "6000", "--relays", "0",
+             "--stop-at", str(case.stop_at)]
         )  # fmt: skip
     door = case.door(out)
     trained = command(
         ["train", "residual", *door, "--out", str(directory), "--seed", str(run.seed),
-         "--steps", str(run.steps), "--eval-every", str(_EVAL_EVERY),
+         "--steps", str(case.steps), "--eval-every", str(_EVAL_EVERY),
          "--eval-episodes", str(_EVAL_EPISODES), "--compiled", "--set", *run.settings]
     )  # fmt: skip
     evaluated = {

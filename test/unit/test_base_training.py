@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from unit.base_demos import demo_set
 
+from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.base_trainer import TrainerSettings
 from vla_rl_ros.learning.base_training import DataSettings, train
 from vla_rl_ros.policies.manifest import read_manifest
@@ -21,6 +24,7 @@ from vla_rl_ros.policies.protocol import (
 )
 
 SETTINGS = TrainerSettings(steps=4, batch=4, draws=1)
+TWOFOLD = dataclasses.replace(SETTINGS, second_steps=3)
 DATA = DataSettings(episodes=1)
 CAMERAS = ("wrist", "front")
 
@@ -38,6 +42,19 @@ def out(tmp_path):
 
 def run(out, **changes):
     return train(out, DATA, SETTINGS, command="the command", **changes)
+
+
+def run_twofold(out, **changes):
+    data = dataclasses.replace(DATA, relays=1)
+    return train(out, data, TWOFOLD, command="the command", **changes)
+
+
+@pytest.fixture
+def twofold(out):
+    """What `out` is, with relays."""
+    (out / "relays").mkdir()
+    np.savez(out / "relays" / "seed0_shard000.npz", **demo_set(2).arrays())
+    return out
 
 
 def weights(out):
@@ -119,3 +136,40 @@ def test_it_computes_on_as_many_threads_as_asked(out):
     run(out, num_threads=1)
 
     assert torch.get_num_threads() == 1
+
+
+def test_the_second_phase_learns_from_relays_of_the_policy_of_the_first(twofold):
+    first = run_twofold(twofold, stop_at=4)
+    assert (first["steps"], first["is_finished"]) == (4, False)
+    before = weights(twofold)
+    second = run_twofold(twofold)
+
+    assert (second["steps"], second["is_finished"]) == (7, True)
+    assert (twofold / "driver" / "model.safetensors").read_bytes() == before
+    assert weights(twofold) != before
+
+
+def test_a_second_phase_that_was_interrupted_ends_where_one_run_would_have(
+    twofold, tmp_path_factory
+):
+    other = tmp_path_factory.mktemp("other")
+    for name in ("data", "relays"):
+        (other / name).symlink_to(twofold / name)
+    run_twofold(other)
+    run_twofold(twofold, stop_at=5)
+    run_twofold(twofold)
+
+    assert weights(twofold) == weights(other)
+
+
+def test_relays_of_a_policy_that_is_gone_are_not_made_by_another(twofold):
+    run_twofold(twofold, stop_at=5)
+    shutil.rmtree(twofold / "driver")
+
+    with pytest.raises(ConfigError, match="driver is missing"):
+        run_twofold(twofold)
+
+
+def test_a_second_phase_without_relays_is_refused(out):
+    with pytest.raises(ConfigError, match="relays=0"):
+        train(out, DATA, TWOFOLD, command="the command")

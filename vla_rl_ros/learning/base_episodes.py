@@ -98,7 +98,7 @@ def collect_shard(
     return joined(parts)
 
 
-class _Episode:
+class Episode:
     """One running episode: acts, watches and notes."""
 
     def __init__(self, sim: FastSim, task: Task, rng: np.random.Generator) -> None:
@@ -206,10 +206,10 @@ def _demonstration(cells: VaryingCells, task: Task, rng: np.random.Generator) ->
     while True:
         sim = cells.draw(task, rng)
         sim.reset(task, layout=sample_layout(task, sim.config, rng))
-        episode = _Episode(sim, task, rng)
+        episode = Episode(sim, task, rng)
         if rng.random() < _CLOSED_AT_START_PART.get(task, 0.0):
             episode.close_hand()
-        if _is_solved(episode, task, rng):
+        if solve(episode, rng):
             return episode.demo_set()
 
 
@@ -222,24 +222,34 @@ def _touch(cells: VaryingCells, rng: np.random.Generator) -> DemoSet:
         start_m = np.append(beside_m, rng.uniform(*_TOUCH_HEIGHT_M))
         start = Pose(start_m, layout.start.quat_xyzw)
         sim.reset(Task.PEG, layout=dataclasses.replace(layout, start=start))
-        episode = _Episode(sim, Task.PEG, rng)
+        episode = Episode(sim, Task.PEG, rng)
         press = np.zeros(ACTION_DIM)
         press[:2] = rng.uniform(-_TOUCH_DRAG_M, _TOUCH_DRAG_M, 2)
         press[2] = -rng.uniform(*_TOUCH_PRESS_M)
         for _ in range(int(rng.integers(*_TOUCH_TICKS))):
             episode.execute(episode.label(), press, is_pushed=True)
-        if _is_solved(episode, Task.PEG, rng):
+        if solve(episode, rng):
             return episode.demo_set()
 
 
-def _is_solved(episode: _Episode, task: Task, rng: np.random.Generator) -> bool:
-    """Run an episode to its end."""
+def solve(episode: Episode, rng: np.random.Generator, *, has_bursts: bool = True) -> bool:
+    """Let the expert drive, disturbed, to a few ticks behind the success.
+
+    Args:
+        episode: Goes on from where it is.
+        rng: Source of randomness.
+        has_bursts: Whether there may be pushes besides the noise.
+
+    Returns:
+        Whether it got there.
+    """
+    task = episode.task
     bursts = _Bursts(task, rng)
     noise = _NOISE * (_PEG_NOISE_SCALE if task is Task.PEG else 1.0)
     ticks_solved = 0
     for tick in range(_MAX_TICKS):
         label = episode.label()
-        is_pushed = bursts.is_pushing(tick, is_solved=ticks_solved > 0)
+        is_pushed = has_bursts and bursts.is_pushing(tick, is_solved=ticks_solved > 0)
         action = bursts.disturbed(label) if is_pushed else _noisy(label, noise, rng)
         is_success = episode.execute(label, action, is_pushed=is_pushed)
         ticks_solved += is_success or ticks_solved > 0
@@ -252,7 +262,7 @@ def _clip(cells: VaryingCells, task: Task, rng: np.random.Generator) -> DemoSet:
     """The first ticks of a task from anywhere."""
     sim = cells.draw(task, rng)
     sim.reset(task, layout=_moved(sample_layout(task, sim.config, rng), rng))
-    episode = _Episode(sim, task, rng)
+    episode = Episode(sim, task, rng)
     if rng.random() < _CLIP_CLOSED_PART:
         episode.close_hand()
     for _ in range(_CLIP_TICKS):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.prefix import Conditioning, Prefix
-from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
+from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
 from vla_rl_ros.sim.fast_sim import FastSim
@@ -139,7 +140,7 @@ def run_episode(
             last_action=last_action,
             target=sim.tcp(),
         )
-        last_action = executor.act(tick, observation, _hold(sim))
+        last_action = executor.act(tick, observation, hold_action(float(sim.is_open_commanded)))
         sim.step(last_action)
         is_done = is_success(told, sim.data, sim.ids)
         did_other |= scene is not told and is_success(scene, sim.data, sim.ids)
@@ -156,12 +157,6 @@ def run_episode(
         inference_ms=1e3 * float(np.median(executor.times_s)),
         slowest_ms=1e3 * max(executor.times_s),
     )
-
-
-def _hold(sim: FastSim) -> FloatArray:
-    action = np.zeros(ACTION_DIM)
-    action[GRIPPER_INDEX] = float(sim.is_open_commanded)
-    return action
 
 
 def _is_at_another_object(sim: FastSim, told: Task) -> bool:

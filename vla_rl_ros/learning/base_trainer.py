@@ -31,7 +31,7 @@ _EMA_WARM_UP = 10
 class TrainerSettings:
     """How the network learns."""
 
-    steps: int = param(5000, doc="Gradient steps; the learning rate falls to its end.", low=1)
+    steps: int = param(5000, doc="Gradient steps; the learning rate falls to their end.", low=1)
     seed: int = param(0, doc="Of initialisation, batches and noise.", low=0)
     batch: int = param(64, doc="Observations per step.", low=1, high=4096)
     draws: int = param(4, doc="Draws of noise and flow time per observation.", low=1, high=64)
@@ -44,10 +44,17 @@ class TrainerSettings:
         0.995, doc="Decay of the average of weights that is kept.", low=0.0, high=1.0
     )
     where_weight: float = param(1.0, doc="Weight of the localisation loss.", low=0.0, high=100.0)
+    second_steps: int = param(0, doc="Further steps, with a rate of their own.", low=0)
+    second_rate: float = param(5e-4, doc="Learning rate of these.", low=1e-6, high=0.1)
 
     def __post_init__(self) -> None:
         """Check bounds."""
         check_bounds(self)
+
+    @property
+    def num_steps(self) -> int:
+        """Of both phases."""
+        return self.steps + self.second_steps
 
 
 class BatchSource(Protocol):
@@ -105,6 +112,10 @@ class Trainer:
         for learner in (self._learner, self.average):
             learner.model.load_state_dict(model.state_dict())
 
+    def draw_from(self, sampler: BatchSource) -> None:
+        """Take batches from elsewhere from now on."""
+        self._sampler = sampler
+
     def step(self) -> Losses:
         """One gradient step; returns the losses before it."""
         settings = self.settings
@@ -124,12 +135,16 @@ class Trainer:
         return Losses(losses.flow.detach(), losses.where.detach())
 
     def _learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine."""
+        """Linear warm-up, then half a cosine, in each phase."""
         settings, done = self.settings, self.step_number
+        highest, steps = settings.learning_rate, settings.steps
+        if done >= settings.steps:
+            highest, steps = settings.second_rate, max(1, settings.second_steps)
+            done -= settings.steps
         rise = min(1.0, (done + 1) / settings.warm_up_steps)
-        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / settings.steps)))
+        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / steps)))
         floor = settings.last_rate_part
-        return settings.learning_rate * rise * (floor + (1.0 - floor) * fall)
+        return highest * rise * (floor + (1.0 - floor) * fall)
 
     @torch.no_grad()
     def _move_average(self) -> None:

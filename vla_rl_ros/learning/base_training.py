@@ -3,7 +3,8 @@
 
 Called by `vla-rl-ros train base`. Everything lies in one directory: ``data/`` (demonstrations),
 ``trainer.pt`` (to continue), ``history.jsonl`` (losses), ``checkpoint/`` (what the `pi0` back end
-reads) and ``training.png``. Started again with the same settings, it continues.
+reads) and ``training.png``; of the second phase also ``driver/``, the policy as it was after the
+first, and ``relays/``, where it drives. Started again with the same settings, it continues.
 """
 
 from __future__ import annotations
@@ -18,13 +19,21 @@ import numpy as np
 import torch
 
 from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_checkpoint import write_checkpoint
 from vla_rl_ros.learning.base_data import DemoSet
 from vla_rl_ros.learning.base_episodes import SHARD_EPISODES
-from vla_rl_ros.learning.base_labels import Sampler, Scales, measure_scales, paired_starts
+from vla_rl_ros.learning.base_labels import (
+    MixedSampler,
+    Sampler,
+    Scales,
+    measure_scales,
+    paired_starts,
+)
 from vla_rl_ros.learning.base_loss import BaseLearner
+from vla_rl_ros.learning.base_relays import SHARD_RELAYS
 from vla_rl_ros.learning.base_trainer import Trainer, TrainerSettings
 from vla_rl_ros.policies.pi0.nano import HORIZON
 
@@ -38,6 +47,12 @@ class DataSettings:
 
     episodes: int = param(400, doc="Demonstrations per task, in whole shards.", low=1)
     seed: int = param(0, doc="Of scenes and disturbances.", low=0)
+    relays: int = param(
+        0, doc="Episodes that the policy begins, for a second phase, in whole shards.", low=0
+    )
+    relay_part: float = param(
+        0.4, doc="Part of them in each batch of that phase.", low=0.0, high=1.0
+    )
     processes: int = param(2, doc="Simulators side by side; changes no data.", low=1, high=64)
 
     def __post_init__(self) -> None:
@@ -48,6 +63,11 @@ class DataSettings:
     def num_shards(self) -> int:
         """Files of demonstrations to train on; one more is held out."""
         return -(-self.episodes // SHARD_EPISODES)
+
+    @property
+    def num_relay_shards(self) -> int:
+        """Files of relays."""
+        return -(-self.relays // SHARD_RELAYS)
 
 
 def train(
@@ -73,7 +93,12 @@ def train(
 
     Returns:
         Numbers to print.
+
+    Raises:
+        ConfigError: A second phase without relays, or `out` holds a run with other settings.
     """
+    if settings.second_steps and not data.relays:
+        raise ConfigError("a second phase needs relays to learn from: relays=0")
     num_shards = data.num_shards
     base_shards.collect(
         out / "data", seed=data.seed, num_shards=num_shards + 1, num_processes=data.processes
@@ -84,15 +109,32 @@ def train(
     )
     scales = measure_scales(demos)
     torch.set_num_threads(num_threads)
-    trainer = Trainer(settings, Sampler(demos, scales, HORIZON))
+    sampler = Sampler(demos, scales, HORIZON)
+    trainer = Trainer(
+        settings, sampler, origin={"relays": float(data.relays), "relay_part": data.relay_part}
+    )
     run = _Run(out, trainer, GroundingTest(held_out, scales), scales, command)
     run.resume()
-    last_step = settings.steps if stop_at is None else min(stop_at, settings.steps)
-    run.until(last_step, None if minutes is None else 60.0 * minutes)
+    limit_s = None if minutes is None else 60.0 * minutes
+    last_step = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
+    spent_s = run.until(min(settings.steps, last_step), limit_s)
+    if last_step > settings.steps and trainer.step_number >= settings.steps:
+        driver = run.driver()
+        base_shards.collect(
+            out / "relays", seed=data.seed, num_shards=data.num_relay_shards,
+            num_processes=data.processes, driver=driver,
+        )  # fmt: skip
+        relays = base_shards.load(
+            out / "relays", seed=data.seed, shards=range(data.num_relay_shards)
+        )
+        # Relays begin in mid-motion, too, and their first ticks are the policy's.
+        begun = Sampler(relays, scales, HORIZON, start_part=0.0)
+        trainer.draw_from(MixedSampler(begun, sampler, data.relay_part))
+        run.until(last_step, None if limit_s is None else limit_s - spent_s)
     return {
         "checkpoint": str(out / "checkpoint"),
         "steps": trainer.step_number,
-        "is_finished": trainer.step_number >= settings.steps,
+        "is_finished": trainer.step_number >= settings.num_steps,
         "ticks_of_data": len(demos),
         "parameters": sum(w.numel() for w in trainer.average.model.parameters()),
         "figure": str(plot(run.history, out / "training.png")),
@@ -147,8 +189,23 @@ class _Run:
         rows = [json.loads(line) for line in text.splitlines()]
         self.history = [row for row in rows if row["step"] <= self._trainer.step_number]
 
-    def until(self, steps: int, limit_s: float | None) -> None:
-        """Step, note and save."""
+    def driver(self) -> Path:
+        """Checkpoint of the policy as it was after the first phase, for relays.
+
+        Raises:
+            ConfigError: It was deleted meanwhile.
+        """
+        directory = self._out / "driver"
+        if not directory.exists():
+            if self._trainer.step_number > self._trainer.settings.steps:
+                raise ConfigError(f"{directory} is missing: begin again in another --out")
+            unfinished = directory.with_suffix(".part")
+            self._write(unfinished)
+            unfinished.rename(directory)
+        return directory
+
+    def until(self, steps: int, limit_s: float | None) -> float:
+        """Step, note and save; returns the seconds it took."""
         from tqdm import tqdm
 
         begin_s = saved_s = time.monotonic()
@@ -171,6 +228,7 @@ class _Run:
         if recent:
             self._note(recent)
         self._save()
+        return time.monotonic() - begin_s
 
     def _note(self, recent: list[tuple[float, float]]) -> None:
         flow, where = np.mean(recent, axis=0).tolist()
@@ -187,14 +245,15 @@ class _Run:
         rows = "".join(f"{json.dumps(row)}\n" for row in self.history)
         (self._out / "history.jsonl").write_text(rows, encoding="utf-8")
         self._trainer.save(self._out / "trainer.pt")
+        self._write(self._out / "checkpoint")
+
+    def _write(self, directory: Path) -> None:
         training = {
             "command": self._command,
             "seed": self._trainer.settings.seed,
             "steps": self._trainer.step_number,
         }
-        write_checkpoint(
-            self._trainer.average.model, self._scales, self._out / "checkpoint", training
-        )
+        write_checkpoint(self._trainer.average.model, self._scales, directory, training)
 
 
 def plot(history: list[dict[str, float]], path: Path) -> Path:

@@ -24,7 +24,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_checkpoint import write_checkpoint
 from vla_rl_ros.learning.base_data import DemoSet, joined
-from vla_rl_ros.learning.base_labels import STATE_CHANNELS, Sampler, Samples, Scales
+from vla_rl_ros.learning.base_labels import STATE_CHANNELS, MixedSampler, Sampler, Scales
 from vla_rl_ros.learning.base_trainer import Trainer, TrainerSettings
 from vla_rl_ros.learning.probing import num_shards
 from vla_rl_ros.policies.manifest import read_manifest
@@ -48,33 +48,6 @@ class MixSettings:
     def __post_init__(self) -> None:
         """Check bounds."""
         check_bounds(self)
-
-
-class MixedSampler:
-    """Draws a fixed part of every batch from one data set and the rest from another."""
-
-    def __init__(self, first: Sampler, second: Sampler, first_part: float) -> None:
-        """Take two data sets.
-
-        Args:
-            first: For instance rollouts.
-            second: For instance demonstrations.
-            first_part: Part of the first, in [0, 1].
-        """
-        self._first, self._second, self._part = first, second, first_part
-
-    def draw(self, count: int, rng: np.random.Generator) -> Samples:
-        """Draw `count` samples; equal states of `rng` give equal samples."""
-        num_first = round(self._part * count)
-        parts = [
-            sampler.draw(number, rng)
-            for sampler, number in ((self._first, num_first), (self._second, count - num_first))
-            if number
-        ]
-        fields = ("images", "states", "actions", "masks", "delays", "tasks", "targets_m")
-        return Samples(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in fields}
-        )
 
 
 def distil(

@@ -37,11 +37,19 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "--episodes", type=int, default=300, help="demonstrations per task (default: 300)"
     )
     base.add_argument(
+        "--relays", type=int, default=300,
+        help="episodes that the policy begins, with late answers, and the expert ends, to learn "
+        "from in a second phase; 0 for none (default: 300)",
+    )  # fmt: skip
+    base.add_argument(
+        "--second-steps", type=int, default=1500, help="its gradient steps (default: 1500)"
+    )
+    base.add_argument(
         "--processes", type=int, default=2, help="simulators side by side (default: 2)"
     )
     base.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     base.add_argument(
-        "--quick", action="store_true", help="20 episodes and 200 steps: only shows that it runs"
+        "--quick", action="store_true", help="20 episodes and 250 steps: only shows that it runs"
     )
     base.set_defaults(run=run_base)
     add_residual_parser(commands)
@@ -55,8 +63,12 @@ def run_base(arguments: argparse.Namespace) -> int:
 
     episodes = 20 if arguments.quick else arguments.episodes
     steps = 200 if arguments.quick else arguments.steps
-    data = DataSettings(episodes=episodes, seed=arguments.seed, processes=arguments.processes)
-    settings = TrainerSettings(steps=steps, seed=arguments.seed)
+    relays = 15 if arguments.quick else arguments.relays
+    second_steps = 50 if arguments.quick else arguments.second_steps if relays else 0
+    data = DataSettings(
+        episodes=episodes, relays=relays, seed=arguments.seed, processes=arguments.processes
+    )
+    settings = TrainerSettings(steps=steps, second_steps=second_steps, seed=arguments.seed)
     out: Path = arguments.out
     print(f"[train] data, checkpoint and plots in {out.resolve()}", file=sys.stderr, flush=True)
     figures = train(
@@ -64,7 +76,7 @@ def run_base(arguments: argparse.Namespace) -> int:
         data,
         settings,
         command=f"vla-rl-ros train base --out DIR --seed {arguments.seed} "
-        f"--episodes {episodes} --steps {steps}"
+        f"--episodes {episodes} --steps {steps} --relays {relays} --second-steps {second_steps}"
         + ("" if arguments.stop_at is None else f" --stop-at {arguments.stop_at}"),
         stop_at=arguments.stop_at,
         minutes=arguments.minutes,
