@@ -10,7 +10,7 @@ that one is played from its first row, as by `core.plan`. Called by `vla-rl-ros 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.spec import ACTION_DIM
-from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.core.types import FloatArray, ImageArray
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.tasks import TASKS, Task, is_success
@@ -131,16 +131,7 @@ def run_episode(
     last_action: FloatArray | None = None
     tick = 0
     while not is_done and tick < round(TASKS[told].time_limit_s / period_s):
-        observation = PolicyObservation(
-            stamp_ns=round(sim.time_s * 1e9),
-            images=sim.images(),
-            state=sim.state(),
-            instruction=TASKS[told].instruction,
-            task=told.value,
-            last_action=last_action,
-            target=sim.tcp(),
-        )
-        last_action = executor.act(tick, observation, hold_action(float(sim.is_open_commanded)))
+        last_action = executor.act(tick, *seen(sim, told, last_action))
         sim.step(last_action)
         is_done = is_success(told, sim.data, sim.ids)
         did_other |= scene is not told and is_success(scene, sim.data, sim.ids)
@@ -157,6 +148,32 @@ def run_episode(
         inference_ms=1e3 * float(np.median(executor.times_s)),
         slowest_ms=1e3 * max(executor.times_s),
     )
+
+
+def seen(
+    sim: FastSim,
+    told: Task,
+    last_action: FloatArray | None,
+    images: Mapping[str, ImageArray] | None = None,
+) -> tuple[PolicyObservation, FloatArray]:
+    """What a policy sees that is told a task, and the action that holds the arm meanwhile.
+
+    Args:
+        sim: At the tick.
+        told: The task.
+        last_action: Executed at the last tick, None at the first.
+        images: Of the tick, where somebody has rendered them already.
+    """
+    observation = PolicyObservation(
+        stamp_ns=round(sim.time_s * 1e9),
+        images=sim.images() if images is None else images,
+        state=sim.state(),
+        instruction=TASKS[told].instruction,
+        task=told.value,
+        last_action=last_action,
+        target=sim.tcp(),
+    )
+    return observation, hold_action(float(sim.is_open_commanded))
 
 
 def _is_at_another_object(sim: FastSim, told: Task) -> bool:

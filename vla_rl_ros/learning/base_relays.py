@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.learning.base_data import DemoSet, joined
 from vla_rl_ros.learning.base_episodes import Episode, solve
-from vla_rl_ros.learning.base_eval import DelayedExecutor
+from vla_rl_ros.learning.base_eval import DelayedExecutor, seen
 from vla_rl_ros.learning.base_scene import VaryingCells
 from vla_rl_ros.policies.pi0.policy import CheckpointPolicy
-from vla_rl_ros.policies.protocol import PolicyObservation
-from vla_rl_ros.sim.tasks import TASKS, Task, sample_layout
+from vla_rl_ros.sim.tasks import Task, sample_layout
 
 SHARD_RELAYS = 15
 
@@ -76,19 +74,9 @@ def _relay(cells: VaryingCells, policy: CheckpointPolicy, rng: np.random.Generat
 
 def _drive(episode: Episode, executor: DelayedExecutor, num_ticks: int) -> bool:
     """Let the policy drive; returns whether it got to the end without help."""
-    sim, task = episode.sim, episode.task
     last_action: FloatArray | None = None
     for tick in range(num_ticks):
-        observation = PolicyObservation(
-            stamp_ns=round(sim.time_s * 1e9),
-            images=sim.images(),
-            state=sim.state(),
-            instruction=TASKS[task].instruction,
-            task=task.value,
-            last_action=last_action,
-            target=sim.tcp(),
-        )
-        last_action = executor.act(tick, observation, hold_action(float(sim.is_open_commanded)))
+        last_action = executor.act(tick, *seen(episode.sim, episode.task, last_action))
         if episode.execute(episode.label(), last_action, is_pushed=True):
             return True
     return False

@@ -119,15 +119,8 @@ def train(
     last_step = settings.num_steps if stop_at is None else min(stop_at, settings.num_steps)
     spent_s = run.until(min(settings.steps, last_step), limit_s)
     if last_step > settings.steps and trainer.step_number >= settings.steps:
-        driver = run.driver()
-        base_shards.collect(
-            out / "relays", seed=data.seed, num_shards=data.num_relay_shards,
-            num_processes=data.processes, driver=driver,
-        )  # fmt: skip
-        relays = base_shards.load(
-            out / "relays", seed=data.seed, shards=range(data.num_relay_shards)
-        )
-        # Relays begin in mid-motion, too, and their first ticks are the policy's.
+        relays = _relays(out / "relays", data, run.driver())
+        # They begin in mid-motion, too, and their first ticks are the policy's.
         begun = Sampler(relays, scales, HORIZON, start_part=0.0)
         trainer.draw_from(MixedSampler(begun, sampler, data.relay_part))
         run.until(last_step, None if limit_s is None else limit_s - spent_s)
@@ -140,6 +133,18 @@ def train(
         "figure": str(plot(run.history, out / "training.png")),
         **run.history[-1],
     }
+
+
+def _relays(directory: Path, data: DataSettings, driver: Path) -> DemoSet:
+    """Relays that a policy begins; collected where they are missing."""
+    base_shards.collect(
+        directory,
+        seed=data.seed,
+        num_shards=data.num_relay_shards,
+        num_processes=data.processes,
+        driver=driver,
+    )
+    return base_shards.load(directory, seed=data.seed, shards=range(data.num_relay_shards))
 
 
 class GroundingTest:

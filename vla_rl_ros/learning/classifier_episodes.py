@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_rl_ros.core.chunking import hold_action
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.types import FloatArray, ImageArray
 from vla_rl_ros.data.label_frames import EpisodeFrames
-from vla_rl_ros.learning.base_eval import DelayedExecutor
+from vla_rl_ros.learning.base_eval import DelayedExecutor, seen
 from vla_rl_ros.learning.classifier_staging import STAGED, WRONG_TASK, Stage
-from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyObservation
+from vla_rl_ros.policies.protocol import ChunkPolicy
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import TASKS, Task
@@ -123,17 +122,7 @@ class EpisodeMaker:
 
         def act(tick: int, images: Mapping[str, ImageArray]) -> FloatArray:
             nonlocal last
-            sim = self.sim
-            observation = PolicyObservation(
-                stamp_ns=round(sim.time_s * 1e9),
-                images=dict(images),
-                state=sim.state(),
-                instruction=TASKS[told].instruction,
-                task=told.value,
-                last_action=last,
-                target=sim.tcp(),
-            )
-            last = executor.act(tick, observation, hold_action(float(sim.is_open_commanded)))
+            last = executor.act(tick, *seen(self.sim, told, last, dict(images)))
             return last
 
         limit = round(TASKS[self.task].time_limit_s / self.sim.spec.control_period_s)
