@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from waiting import until
 
 from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneClient
 from vla_rl_ros.tools.child import die_with_parent
@@ -31,16 +31,6 @@ _ADDRESSES = itertools.count()
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
-
-
-def wait_until(predicate: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    """Poll until `predicate` holds; False when it did not in time."""
-    deadline_s = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def own_address() -> str:
@@ -144,7 +134,7 @@ def track(robot, clip_m: float = 0.01):
         rotational_error_clip=np.full(3, 0.1),
     )
     # A motion that is aborted before its first command is reported without a reason.
-    assert wait_until(lambda: robot.state.control_command_success_rate > 0.0)
+    assert until(lambda: robot.state.control_command_success_rate > 0.0)
     return tracker
 
 

@@ -14,6 +14,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.episode import Outcome, Phase
+from vla_rl_ros.core.spec import ACTION_CHANNELS
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.channels import to_stamp
@@ -171,7 +172,7 @@ def test_hostile_messages_move_nothing_and_are_all_counted(cell: Cell) -> None:
     cell.settle()
     observer.wait_until(lambda: len(cell.measured.positions_m) > 10, 10.0, "arm/tcp_pose")
     here = Pose(np.array(cell.measured.positions_m[-1]), np.array([1.0, 0.0, 0.0, 0.0]))
-    action = [f"base.{channel}" for channel in codecs.ACTION_CHANNELS]
+    action = [f"base.{channel}" for channel in ACTION_CHANNELS]
     topics: dict[str, tuple[type, str, Callable[[int], object]]] = {
         "arm/target_pose": (
             PoseStamped,

@@ -7,7 +7,8 @@ import gc
 
 import numpy as np
 import pytest
-from cell.fci_client import connect, shifted, track, wait_until
+from cell.fci_client import connect, shifted, track
+from waiting import until
 
 from vla_rl_ros.core.errors import SceneError
 from vla_rl_ros.sim.scene import HOME_Q_RAD
@@ -58,12 +59,12 @@ def prepare(robot) -> None:
 def recover(robot) -> None:
     # The call may report failure from a state that was queued before the recovery.
     robot.recover_from_errors()
-    assert wait_until(lambda: not robot.has_errors)
+    assert until(lambda: not robot.has_errors)
 
 
 def wait_for_abort(robot) -> str:
     """Wait until the motion is over; what libfranka has to say about it."""
-    assert wait_until(lambda: not robot.is_in_control)
+    assert until(lambda: not robot.is_in_control)
     with pytest.raises(franky.ControlException) as caught:
         robot.join_motion()
     return str(caught.value)
@@ -122,7 +123,7 @@ def test_a_dropped_link_kills_the_connection_and_the_next_one_recovers(connectio
     tracker = track(connection.robot)
     scene.request("inject", fault="link_drop", duration_s=1.3)
     # libfranka gives up after a second without states.
-    assert wait_until(lambda: not connection.robot.is_in_control)
+    assert until(lambda: not connection.robot.is_in_control)
     with pytest.raises(franky.NetworkException):
         connection.robot.join_motion()
     del tracker
@@ -159,7 +160,7 @@ def gripper(cell):
 
 def test_a_stopped_gripper_command_ends_as_aborted(gripper):
     closing = gripper.move_async(0.0, 0.02)
-    assert wait_until(lambda: gripper.state.width < 0.075)
+    assert until(lambda: gripper.state.width < 0.075)
     assert gripper.stop()
     with pytest.raises(franky.CommandException, match="aborted"):
         closing.get()
@@ -170,7 +171,7 @@ def test_a_stopped_gripper_command_ends_as_aborted(gripper):
 
 def test_an_injected_gripper_abort_reaches_the_command(gripper, scene):
     closing = gripper.move_async(0.0, 0.02)
-    assert wait_until(lambda: gripper.state.width < 0.075)
+    assert until(lambda: gripper.state.width < 0.075)
     assert scene.request("inject", fault="gripper_abort") == {"was_moving": True}
     with pytest.raises(franky.CommandException, match="aborted"):
         closing.get()

@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from cell.fci_client import connect, shifted, track, wait_until
+from cell.fci_client import connect, shifted, track
+from waiting import until
 
 from vla_rl_ros.sim.scene import HOME_Q_RAD
 
@@ -51,14 +52,14 @@ def test_a_tracker_moves_the_arm_and_commands_arrive(robot, home):
     tracker = track(robot)
     try:
         tracker.set_target(target)
-        assert wait_until(
+        assert until(
             lambda: np.linalg.norm(robot.state.O_T_EE.translation - target.translation) < 0.003
         )
         assert robot.is_in_control
-        assert wait_until(lambda: robot.state.control_command_success_rate > 0.9)
+        assert until(lambda: robot.state.control_command_success_rate > 0.9)
     finally:
         tracker.stop()
-    assert wait_until(lambda: robot.state.control_command_success_rate == 0.0)
+    assert until(lambda: robot.state.control_command_success_rate == 0.0)
 
 
 def test_holding_after_a_motion_is_quiet(robot, home):
@@ -67,7 +68,7 @@ def test_holding_after_a_motion_is_quiet(robot, home):
     def ripple_nm() -> float:
         return np.ptp([robot.state.tau_J for _ in range(50)], axis=0).max()
 
-    assert wait_until(lambda: ripple_nm() < 0.5)
+    assert until(lambda: ripple_nm() < 0.5)
 
 
 def test_the_error_clip_bounds_the_force_on_a_wall(robot, home, scene):
@@ -78,7 +79,7 @@ def test_the_error_clip_bounds_the_force_on_a_wall(robot, home, scene):
         for step_m in np.linspace(0.0, 0.1, 60):
             tracker.set_target(shifted(home, x_m=float(step_m)))
             time.sleep(0.01)
-        assert wait_until(lambda: scene.request("contact_force")["force_n"][0] > 10.0)
+        assert until(lambda: scene.request("contact_force")["force_n"][0] > 10.0)
         forces_n, estimates_n = [], []
         for _ in range(40):
             answer = scene.request("contact_force")
@@ -94,7 +95,7 @@ def test_the_error_clip_bounds_the_force_on_a_wall(robot, home, scene):
 
 
 def test_no_wrench_is_reported_in_free_space(robot, home):
-    assert wait_until(lambda: np.abs(robot.state.O_F_ext_hat_K).max() < 0.5)
+    assert until(lambda: np.abs(robot.state.O_F_ext_hat_K).max() < 0.5)
 
 
 def test_the_scene_is_reset_while_the_arm_is_tracked(robot, home, scene):
@@ -135,7 +136,7 @@ def test_a_recording_has_a_row_per_step(robot, home, scene):
 def test_real_time_is_kept(robot, home, scene):
     tracker = track(robot)
     try:
-        assert wait_until(lambda: scene.request("stats")["real_time_factor"] > 0.97, 10.0)
+        assert until(lambda: scene.request("stats")["real_time_factor"] > 0.97, 10.0)
     finally:
         tracker.stop()
     assert scene.request("stats")["num_unstable_steps"] == 0

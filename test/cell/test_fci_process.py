@@ -9,7 +9,8 @@ import signal
 import socket
 
 import pytest
-from cell.fci_client import CellProcess, ScratchDir, connect, track, wait_until
+from cell.fci_client import CellProcess, ScratchDir, connect, track
+from waiting import until
 
 franky = pytest.importorskip("franky")
 
@@ -70,7 +71,7 @@ def test_malformed_clients_are_dropped_and_the_arm_stays(cell, scene):
             raw.settimeout(0.2)
             with contextlib.suppress(OSError):
                 raw.recv(64)  # what it answers, or that it hung up
-    assert wait_until(lambda: scene.request("stats")["num_malformed_clients"] >= before + 2)
+    assert until(lambda: scene.request("stats")["num_malformed_clients"] >= before + 2)
     assert not connect(cell.host).has_errors
 
 
@@ -79,9 +80,9 @@ def test_free_running_is_faster_than_real_time_and_stays_in_control():
         robot = connect(process.host)
         tracker = track(robot)
         with process.scene() as scene:
-            assert wait_until(lambda: scene.request("stats")["is_in_motion"])
+            assert until(lambda: scene.request("stats")["is_in_motion"])
             before = scene.request("ping")
-            assert wait_until(lambda: scene.request("ping")["sim_time_s"] > 2.0, 20.0)
+            assert until(lambda: scene.request("ping")["sim_time_s"] > 2.0, 20.0)
             after, stats = scene.request("ping"), scene.request("stats")
         assert robot.is_in_control
         tracker.stop()

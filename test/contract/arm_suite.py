@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
+from waiting import until
 
 from vla_rl_ros.core.errors import ArmFaultError, DeviceError
 from vla_rl_ros.core.geometry import offset_pose
@@ -16,16 +16,6 @@ from vla_rl_ros.core.types import Pose, Twist
 from vla_rl_ros.hardware.protocols import Arm, ArmMode
 
 COMPLIANT, PRECISE = PRESETS["compliant"], PRESETS["precise"]
-
-
-def until(predicate: Callable[[], bool], timeout_s: float = 5.0) -> bool:
-    """Poll until something holds; says whether it did in time."""
-    deadline_s = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def shifted(pose: Pose, *offset_m: float) -> Pose:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,16 +14,6 @@ from vla_rl_ros.hardware.protocols import Camera
 
 FRAME_LIMIT_S = 10.0
 MAX_STAMP_AGE_NS = 1_000_000_000
-
-
-def until(predicate: Callable[[], bool], limit_s: float = FRAME_LIMIT_S) -> bool:
-    """Poll until `predicate` holds; False when it did not in time."""
-    deadline_s = time.monotonic() + limit_s
-    while not predicate():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.001)
-    return True
 
 
 def next_frame(camera: Camera, limit_s: float = FRAME_LIMIT_S) -> Image:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cell.fci_client import CellProcess, ScratchDir
-from contract.arm_suite import COMPLIANT, ArmSuite, shifted, until
+from contract.arm_suite import COMPLIANT, ArmSuite, shifted
+from waiting import until
 
 from vla_rl_ros.core.errors import ArmFaultError, ConfigError, DeviceError
 from vla_rl_ros.core.types import Twist

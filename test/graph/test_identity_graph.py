@@ -11,6 +11,7 @@ import pytest
 from node.weights_stub import made_weights
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
+from unit.pi0_checkpoints import write_nano
 
 from vla_rl_ros.core.intervention import ExecutedAction, Source
 from vla_rl_ros.learning.actor_bytes import write_actor
@@ -38,11 +39,17 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(params=["", "eyes"])
+def eyes(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """None but the policy's own, or another tower."""
+    return str(write_nano(tmp_path / request.param)) if request.param else ""
+
+
 @pytest.fixture
-def untrained(tmp_path: Path) -> Path:
+def untrained(eyes: str, tmp_path: Path) -> Path:
     """Weights of a learner that has learned nothing, for the shipped policy."""
     environment = PolicyEnvironment(control_period_s=0.1, cameras=CAMERAS)
-    features = featured(make_policy("pi0", PolicySettings(), environment))
+    features = featured(make_policy("pi0", PolicySettings(eyes=eyes), environment))
     assert features is not None
     seen = ActorObservationSpec(feature_dim=features.feature_dim, tower_hash=features.tower_hash)
     learner = ResidualLearner(LearnerConfig(), seen.dim, 7, 0)
@@ -52,10 +59,10 @@ def untrained(tmp_path: Path) -> Path:
 
 
 def test_an_untrained_residual_executes_the_base_bit_for_bit(
-    untrained: Path, tmp_path: Path
+    untrained: Path, eyes: str, tmp_path: Path
 ) -> None:
     options = GraphOptions(
-        residual=str(untrained), robot_ip="127.0.0.78", record=False, out=tmp_path
+        residual=str(untrained), eyes=eyes, robot_ip="127.0.0.78", record=False, out=tmp_path
     )
     rows: list[ExecutedAction] = []
     with run_graph(options) as graph, GraphObserver() as observer:

@@ -7,11 +7,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.errors import VlaRlError
@@ -64,15 +65,6 @@ def children(graph: RunningGraph) -> dict[str, psutil.Process]:
     return found
 
 
-def eventually(predicate: Callable[[], bool], timeout_s: float) -> bool:
-    deadline_s = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_in_a_running_episode_stops_everything_and_leaves_nothing(
     graph: RunningGraph, observer: GraphObserver, signum: signal.Signals
@@ -86,7 +78,7 @@ def test_a_signal_in_a_running_episode_stops_everything_and_leaves_nothing(
     observer.close()
     begin_s = time.monotonic()
     os.kill(graph.runner_pid, signum)
-    assert eventually(lambda: graph.returncode is not None, 10.0)
+    assert until(lambda: graph.returncode is not None, 10.0)
     assert time.monotonic() - begin_s < 5.0, graph.said()
     assert graph.returncode == 0, graph.said()
     assert not any(process.is_running() for process in processes.values())
@@ -115,7 +107,7 @@ def test_what_may_die_is_started_and_brought_up_again_and_the_next_episode_runs(
         now = children(graph)
         return all(name in now and now[name].pid != old[name].pid for name in mortal)
 
-    assert eventually(are_new, 20.0)
+    assert until(are_new, 20.0, period_s=0.01)
     begun = (Phase.RESETTING, Phase.READY, Phase.RUNNING)
     deadline_s = time.monotonic() + BRINGUP_TIMEOUT_S
     while observer.episode is None or observer.episode.phase not in begun:
@@ -133,7 +125,7 @@ def test_a_killed_arm_process_stops_the_graph_with_a_sentence(
 ) -> None:
     processes = children(graph)
     processes["arm"].kill()
-    assert eventually(lambda: graph.returncode is not None, 10.0)
+    assert until(lambda: graph.returncode is not None, 10.0)
     assert graph.returncode == 1
     with pytest.raises(GraphEndedError, match="arm ended with code -9, and nothing works"):
         graph.check()

@@ -16,7 +16,9 @@ from vla_rl_ros.core.intervention import PolicyAction
 from vla_rl_ros.core.types import ActionChunk, GripperState, Pose, Twist, Wrench
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.action_codecs import encode_policy_action
+from vla_rl_ros.ros.chunk_codec import encode_chunk
 from vla_rl_ros.ros.endpoints import message_type
+from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.graph import TOPIC_BY_NAME
 from vla_rl_ros.ros.qos import PUBLISHER_QOS
 from vla_rl_ros.ros.testing import spin_until
@@ -110,7 +112,7 @@ class CellStub(Node):
     def chunk(self, **chunk: int) -> ActionChunk:
         """Offer a chunk observed now."""
         chunk = self.make_chunk(**chunk)
-        self.send("policy/chunk", codecs.encode_chunk(chunk))
+        self.send("policy/chunk", encode_chunk(chunk))
         return chunk
 
     def spin_once(self) -> None:
@@ -165,4 +167,4 @@ class CellStub(Node):
 
     def _beat(self) -> None:
         if self.is_supervised:
-            self.send("episode/state", codecs.encode_episode(self.episode, self.now_ns()))
+            self.send("episode/state", encode_episode(self.episode, self.now_ns()))

@@ -19,8 +19,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
-from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.endpoints import message_type
+from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.graph import TOPICS
 from vla_rl_ros.ros.qos import PUBLISHER_QOS
 

@@ -44,6 +44,13 @@ class Bench:
         )
         self.node: LearnerNode | None = None
 
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.node is not None:
+            self.stop()
+
     def start(self, **parameters: object) -> None:
         values = {"settings": SETTINGS, "publish_period_s": 0.2, **parameters}
         self.node = LearnerNode({"autostart": False, "directory": str(self.directory), **values})

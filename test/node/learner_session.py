@@ -11,8 +11,8 @@ from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.intervention import ExecutedAction, Source
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros.action_codecs import encode_executed, encode_observation
-from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.endpoints import message_type
+from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.graph import TOPIC_BY_NAME
 from vla_rl_ros.ros.qos import PUBLISHER_QOS
 

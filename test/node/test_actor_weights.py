@@ -17,13 +17,13 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.learning.actor_bytes import ActorWeights, encode_actor, write_actor
 from vla_rl_ros.learning.schedule import Driver
-from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.action_codecs import (
     decode_observation,
     decode_policy_action,
     encode_features,
 )
 from vla_rl_ros.ros.channels import from_stamp
+from vla_rl_ros.ros.chunk_codec import encode_chunk
 from vla_rl_ros.ros.nodes.residual_actor import ResidualActorNode
 
 pytestmark = pytest.mark.ros
@@ -56,7 +56,7 @@ def play(cell, horizon: int = 200, epoch: int = 1):
     chunk = replace(cell.make_chunk(horizon=horizon), delay_ticks=0)
     features = np.array([0.25, -1.5], np.float32)
     cell.send("policy/features", encode_features(features, SEEN.tower_hash, chunk.stamp_ns))
-    cell.send("policy/chunk", codecs.encode_chunk(chunk))
+    cell.send("policy/chunk", encode_chunk(chunk))
     return chunk
 
 

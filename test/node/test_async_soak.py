@@ -20,7 +20,7 @@ from vla_rl_ros.core.chunking import is_as_promised
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP
 from vla_rl_ros.ros.action_codecs import decode_executed
-from vla_rl_ros.ros.codecs import decode_chunk
+from vla_rl_ros.ros.chunk_codec import decode_chunk
 from vla_rl_ros.ros.nodes.intervention import InterventionNode
 from vla_rl_ros.ros.nodes.residual_actor import ResidualActorNode
 from vla_rl_ros.ros.nodes.vla_inference import VlaInferenceNode

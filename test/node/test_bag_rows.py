@@ -42,7 +42,7 @@ from vla_rl_ros.learning.run_start import read_start
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows
 from vla_rl_ros.ros.action_codecs import encode_executed, encode_observation
 from vla_rl_ros.ros.bag_rows import BagRows, common_meaning, find_episodes, meaning
-from vla_rl_ros.ros.codecs import encode_episode
+from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.graph import TOPIC_BY_NAME
 from vla_rl_ros.ros.nodes.recorder import RecorderNode
 from vla_rl_ros.ros.qos import PUBLISHER_QOS, recorder_reader

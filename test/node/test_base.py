@@ -24,6 +24,8 @@ from vla_rl_ros.core.errors import ConfigError, DeviceError, InvalidCommandError
 from vla_rl_ros.core.types import ActionChunk, Pose
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.channels import check_age, decode_channels, encode_channels
+from vla_rl_ros.ros.chunk_codec import decode_chunk, encode_chunk
+from vla_rl_ros.ros.episode_codec import decode_episode, encode_episode
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.qos import EVENT
 from vla_rl_ros.ros.testing import spin_until
@@ -169,7 +171,7 @@ def test_chunk_round_trips(rows: list[list[float]]) -> None:
         delay_ticks=2,
         actions=np.array(rows),
     )
-    back = codecs.decode_chunk(codecs.encode_chunk(chunk), chunk.period_ns)
+    back = decode_chunk(encode_chunk(chunk), chunk.period_ns)
     assert (back.chunk_id, back.epoch, back.stamp_ns, back.delay_ticks) == (
         7,
         3,
@@ -188,12 +190,12 @@ def test_chunk_of_another_period_or_length_is_refused() -> None:
         delay_ticks=0,
         actions=np.zeros((3, 7)),
     )
-    message = codecs.encode_chunk(chunk)
+    message = encode_chunk(chunk)
     with pytest.raises(InvalidCommandError, match="bad_period"):
-        codecs.decode_chunk(message, 50_000_000)
+        decode_chunk(message, 50_000_000)
     message.points[1].positions = [0.0]
     with pytest.raises(InvalidCommandError, match="wrong_length"):
-        codecs.decode_chunk(message, 100_000_000)
+        decode_chunk(message, 100_000_000)
 
 
 def test_pose_image_and_episode_round_trip() -> None:
@@ -207,7 +209,7 @@ def test_pose_image_and_episode_round_trip() -> None:
     machine.begin(episode_id="a", task="lift", instruction="lift the red cube", seed=4)
     machine.go(Phase.FAULT, reason="reflex")
     assert machine.state.outcome is Outcome.FAULT
-    assert codecs.decode_episode(codecs.encode_episode(machine.state, 9)) == machine.state
+    assert decode_episode(encode_episode(machine.state, 9)) == machine.state
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
 from vla_rl_ros.core.types import ActionChunk
 from vla_rl_ros.hardware.frame_pattern import draw_pattern
 from vla_rl_ros.ros.action_codecs import encode_executed
+from vla_rl_ros.ros.chunk_codec import encode_chunk
 from vla_rl_ros.ros.codec_costs import codec_costs
-from vla_rl_ros.ros.codecs import encode_chunk, encode_image
+from vla_rl_ros.ros.codecs import encode_image
 from vla_rl_ros.ros.latency_probe import LatencyProbe
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.tools.latency_chain import Chain, Inference

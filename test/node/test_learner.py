@@ -24,10 +24,8 @@ pytestmark = pytest.mark.ros
 
 @pytest.fixture
 def bench(executor, tmp_path: Path):
-    made = Bench(executor, tmp_path / "run")
-    yield made
-    if made.node is not None:
-        made.stop()
+    with Bench(executor, tmp_path / "run") as made:
+        yield made
 
 
 def test_episodes_become_rows_updates_and_weights(bench) -> None:

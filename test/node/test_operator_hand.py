@@ -25,6 +25,7 @@ from vla_rl_ros.ros.nodes.intervention import InterventionNode
 
 pytestmark = pytest.mark.ros
 
+JOY = "teleop/joy"
 START, HOLD = "supervisor/start_episode", "impedance_controller/hold"
 TOPICS = ("arm/target_pose", "gripper/target", "action/executed", "/diagnostics")
 
@@ -45,9 +46,23 @@ class Operator:
         cell.create_service(SetBool, "supervisor/end_episode", self._end)
         cell.create_service(Trigger, START, self._answer(START))
         self.hold = cell.create_service(Trigger, HOLD, self._answer(HOLD))
+        self.heard: list[Joy] = []
+        cell.create_subscription(Joy, JOY, self.heard.append, 100)
 
     def push(self, *pressed: str, **axes: float) -> None:
         self.is_there, self.axes, self.pressed = True, axes, pressed
+
+    def let_go(self) -> None:
+        """Release everything and wait until that was heard: the next press is a new one."""
+        self.push()
+        self.heard.clear()
+        # By the second one at the latest the gate has had the first.
+        assert self.cell.until(lambda: sum(not any(m.buttons) for m in self.heard) > 1)
+
+    def wait_ticks(self, count: int) -> None:
+        """Wait for ticks of the actor, ten per second."""
+        last = len(self.ticks) + count
+        assert self.cell.until(lambda: len(self.ticks) >= last)
 
     def _report(self) -> None:
         if not self.is_there:
@@ -57,7 +72,7 @@ class Operator:
             buttons=[int(name in self.pressed) for name in BUTTONS],
         )
         message.header.stamp = to_stamp(self.cell.now_ns())
-        self.cell.send("teleop/joy", message)
+        self.cell.send(JOY, message)
 
     def _tick(self) -> None:
         now_ns = self.cell.now_ns()
@@ -100,10 +115,54 @@ def bring_up(cell, operator):
         cell.bring_up(node)
         assert cell.until(lambda: cell.count_subscribers("policy/observation") > 0)
         if parameters.get("device", "joy") == "joy":
-            assert cell.until(lambda: cell.count_subscribers("teleop/joy") > 0)
+            # The operator hears himself.
+            assert cell.until(lambda: cell.count_subscribers(JOY) > 1)
         return node
 
     return make
+
+
+@pytest.fixture
+def mouse():
+    pytest.importorskip("pyspacemouse")
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc for the stand-in of the HID library")
+    from unit.hid_samples import mouse_at
+
+    made = mouse_at("node", "wireless")
+    made.plug()
+    yield made
+    made.unplug()
+
+
+@pytest.fixture
+def bring_up_driven(cell, bring_up, mouse):
+    """Bring up a gate that a mouse drives in a running episode."""
+
+    def make(*axes: float, **parameters: object) -> InterventionNode:
+        gate = bring_up(device="spacemouse", **parameters)
+        assert cell.until(lambda: mouse.is_connected)
+        assert cell.until(lambda: cell.count_publishers(JOY) > 0)
+        cell.enter(Phase.RUNNING)
+        push_until_driven(cell, mouse, *axes)
+        return gate
+
+    return make
+
+
+def push_until_driven(cell, mouse, *axes: float) -> None:
+    """Push the mouse a hundred times per second until it has driven four more ticks."""
+    num_rows = len(rows(cell, Source.HUMAN)) + 4
+    last_s = 0.0
+
+    def is_driven() -> bool:
+        nonlocal last_s
+        if time.monotonic() - last_s > 0.01:
+            last_s = time.monotonic()
+            mouse.push(axes)
+        return len(rows(cell, Source.HUMAN)) >= num_rows
+
+    assert cell.until(is_driven)
 
 
 def report(stamp_ns, axes, *names, device="") -> Joy:
@@ -217,9 +276,7 @@ def test_presses_of_the_gripper_reach_the_hand(cell, operator, bring_up) -> None
     for width_m in (0.0, 0.08, 0.0):
         operator.push("gripper")
         assert cell.until(lambda width_m=width_m: widths(cell) and widths(cell)[-1] == width_m)
-        operator.push()
-        assert cell.until(lambda: not operator.pressed)
-        cell.until(lambda: False, timeout_s=0.1)
+        operator.let_go()
     assert rows(cell, Source.HUMAN)[-1].executed[6] == 0.0
 
 
@@ -254,7 +311,7 @@ def test_of_two_publishers_the_first_counts_until_it_falls_silent(
     cell.enter(Phase.RUNNING)
     operator.push(y=0.5)
     assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
-    intruder = cell.create_publisher(Joy, "teleop/joy", 10)
+    intruder = cell.create_publisher(Joy, JOY, 10)
 
     names = ["gripper", "success"]
 
@@ -278,7 +335,7 @@ def test_reports_that_are_old_or_ahead_move_nothing(cell, operator, bring_up) ->
     for ahead_ns, reason in ((-400_000_000, "stale"), (200_000_000, "future")):
 
         def is_counted(ahead_ns=ahead_ns, reason=reason) -> bool:
-            cell.send("teleop/joy", report(cell.now_ns() + ahead_ns, [1.0] * 6, "gripper"))
+            cell.send(JOY, report(cell.now_ns() + ahead_ns, [1.0] * 6, "gripper"))
             return gate.diag.counted(f"rejected.joy.{reason}") > 10
 
         assert cell.until(is_counted)
@@ -298,36 +355,26 @@ def test_stop_silences_the_gate_until_the_next_episode_though_nobody_hears_it(
     if kind == "plain":
         operator.push("stop", y=0.5)
     elif kind == "malformed":
-        cell.send("teleop/joy", report(cell.now_ns(), [float("nan")] * 6, "stop"))
+        cell.send(JOY, report(cell.now_ns(), [float("nan")] * 6, "stop"))
     elif kind == "stale":
-        cell.send("teleop/joy", report(cell.now_ns() - 10**9, [0.0] * 6, "stop"))
+        cell.send(JOY, report(cell.now_ns() - 10**9, [0.0] * 6, "stop"))
     else:
-        cell.send("teleop/joy", report(cell.now_ns(), [0.0] * 6, "stop", device="b"))
+        cell.send(JOY, report(cell.now_ns(), [0.0] * 6, "stop", device="b"))
     assert cell.until(lambda: gate.diag.counted("pressed.stop") == 1)
     operator.push(y=0.5)
     # Some beats of the same episode, and what was under way before the press.
-    cell.until(lambda: False, timeout_s=0.3)
+    operator.wait_ticks(4)
     num_targets = len(targets(cell))
     for _ in range(5):
         cell.act()
-        cell.until(lambda: False, timeout_s=0.1)
+        operator.wait_ticks(1)
     assert len(targets(cell)) == num_targets
     cell.enter(Phase.RUNNING, epoch=2)
     assert cell.until(lambda: len(targets(cell)) > num_targets)
 
 
-def test_a_pushed_mouse_whose_driver_hangs_is_let_go(
-    cell, operator, bring_up, mouse, monkeypatch
-) -> None:
-    gate = bring_up(device="spacemouse", mode="demonstrate")
-    assert cell.until(lambda: mouse.is_connected)
-    cell.enter(Phase.RUNNING)
-
-    def is_driving() -> bool:
-        mouse.push((0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
-        return len(rows(cell, Source.HUMAN)) > 3
-
-    assert cell.until(is_driving)
+def test_a_pushed_mouse_whose_driver_hangs_is_let_go(cell, bring_up_driven, monkeypatch) -> None:
+    gate = bring_up_driven(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, mode="demonstrate")
     has_ended = threading.Event()
     monkeypatch.setattr(SpaceMouse, "read", lambda *_: has_ended.wait(20.0) and None)
     assert cell.until(lambda: gate.diag.counted("hand_silent") == 1)
@@ -344,8 +391,7 @@ def test_buttons_ask_the_supervisor_and_the_arm(cell, operator, bring_up) -> Non
         (Phase.RUNNING, "stop", "impedance_controller/hold"),
     ):
         cell.enter(phase)
-        operator.push()
-        cell.until(lambda: False, timeout_s=0.1)
+        operator.let_go()
         operator.push(button)
         assert cell.until(lambda expected=expected: operator.asked[-1:] == [expected]), button
     assert len(operator.asked) == 4
@@ -357,7 +403,7 @@ def test_malformed_reports_are_counted_and_move_nothing(cell, operator, bring_up
     for axes, reason in (([0.5] * 3, "wrong_length"), ([float("nan")] * 6, "not_finite")):
 
         def is_counted(axes=axes, reason=reason) -> bool:
-            cell.send("teleop/joy", report(cell.now_ns(), axes))
+            cell.send(JOY, report(cell.now_ns(), axes))
             return gate.diag.counted(f"rejected.joy.{reason}") > 2
 
         assert cell.until(is_counted)
@@ -384,58 +430,21 @@ def test_without_a_device_the_other_modes_are_refused(cell) -> None:
         InterventionNode({"autostart": False, "mode": "shadow"})
 
 
-@pytest.fixture
-def mouse():
-    pytest.importorskip("pyspacemouse")
-    if shutil.which("gcc") is None:
-        pytest.skip("needs gcc for the stand-in of the HID library")
-    from unit.hid_samples import mouse_at
-
-    made = mouse_at("node", "wireless")
-    made.plug()
-    yield made
-    made.unplug()
-
-
 def test_a_spacemouse_drives_and_its_reports_are_published(
-    cell, operator, bring_up, mouse
+    cell, operator, bring_up_driven, mouse
 ) -> None:
-    heard: list[Joy] = []
-    cell.create_subscription(Joy, "teleop/joy", heard.append, 100)
-    gate = bring_up(device="spacemouse")
-    assert cell.until(lambda: mouse.is_connected)
-    assert cell.until(lambda: cell.count_publishers("teleop/joy") > 0)
-    cell.enter(Phase.RUNNING)
-    last_s = [0.0]
-
-    def pushing(*axes: float):
-        def is_driving() -> bool:
-            if time.monotonic() - last_s[0] > 0.01:
-                last_s[0] = time.monotonic()
-                mouse.push(axes)
-            return len(rows(cell, Source.HUMAN)) > 3
-
-        return is_driving
-
-    assert cell.until(pushing(0.0, 0.6, 0.0, 0.0, 0.0, 0.0))
+    gate = bring_up_driven(0.0, 0.6, 0.0, 0.0, 0.0, 0.0)
     assert targets(cell)[-1].position_m[1] > 0.003
-    assert heard[-1].axes[1] == pytest.approx((0.6 - 0.05) / 0.95, abs=0.01)
-    assert heard[-1].header.frame_id == "SpaceMouseWireless"
+    heard = operator.heard[-1]
+    assert heard.axes[1] == pytest.approx((0.6 - 0.05) / 0.95, abs=0.01)
+    assert heard.header.frame_id == "SpaceMouseWireless"
     mouse.press("LEFT")
     assert cell.until(lambda: widths(cell)[-1:] == [0.0])
     assert gate.diag.counted("takeovers") == 1
 
 
-def test_unplugged_in_mid_takeover_the_arm_holds_at_once(cell, operator, bring_up, mouse) -> None:
-    gate = bring_up(device="spacemouse")
-    assert cell.until(lambda: mouse.is_connected)
-    cell.enter(Phase.RUNNING)
-
-    def is_driving() -> bool:
-        mouse.push((0.0, 1.0, 0.0, 0.0, 0.0, 0.0))
-        return len(rows(cell, Source.HUMAN)) > 3
-
-    assert cell.until(is_driving)
+def test_unplugged_in_mid_takeover_the_arm_holds_at_once(cell, bring_up_driven, mouse) -> None:
+    gate = bring_up_driven(0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
     begin_ns = cell.now_ns()
     mouse.unplug()
     assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
@@ -445,12 +454,6 @@ def test_unplugged_in_mid_takeover_the_arm_holds_at_once(cell, operator, bring_u
         if np.array_equal(pose.position_m, targets(cell)[-1].position_m)
     ]
     assert held[0] - begin_ns < 100_000_000
-    num_human = len(rows(cell, Source.HUMAN))
     mouse.plug()
-
-    def drives_again() -> bool:
-        mouse.push((0.0, -1.0, 0.0, 0.0, 0.0, 0.0))
-        return len(rows(cell, Source.HUMAN)) > num_human + 2
-
-    assert cell.until(drives_again)
+    push_until_driven(cell, mouse, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0)
     assert gate.diag.counted("takeovers") == 2

@@ -14,13 +14,13 @@ from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
 from vla_rl_ros.core.spec import STATE_CHANNELS
 from vla_rl_ros.core.types import Mode
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
-from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.action_codecs import (
     decode_observation,
     decode_policy_action,
     encode_executed,
 )
 from vla_rl_ros.ros.channels import from_stamp
+from vla_rl_ros.ros.chunk_codec import encode_chunk
 from vla_rl_ros.ros.nodes.residual_actor import ResidualActorNode
 
 pytestmark = pytest.mark.ros
@@ -119,7 +119,7 @@ def test_chunks_of_other_epochs_are_dropped_and_counted(cell, actor) -> None:
     start_with_chunk(cell, actor)
     cell.enter(Phase.RUNNING, epoch=2)
     switch_ns = cell.now_ns()
-    foreign = codecs.encode_chunk(replace(cell.make_chunk(), epoch=1))
+    foreign = encode_chunk(replace(cell.make_chunk(), epoch=1))
     assert cell.until(
         lambda: cell.send("policy/chunk", foreign) or actor.diag.counted("chunks.other_epoch") > 0
     )
@@ -131,7 +131,7 @@ def play_one(cell, actor, **changes: object):
     """A chunk of which the first elements have been played."""
     cell.enter(Phase.RUNNING)
     first = replace(cell.make_chunk(horizon=40), delay_ticks=0, **changes)
-    cell.send("policy/chunk", codecs.encode_chunk(first))
+    cell.send("policy/chunk", encode_chunk(first))
     assert cell.until(lambda: len(actions(cell)) > 4)
     return first
 
@@ -154,7 +154,7 @@ def continued(cell, first, *, delay_ticks: int, mark: float = 0.0):
 def test_a_chunk_asked_for_at_rest_starts_with_its_first_element(cell, actor) -> None:
     cell.enter(Phase.READY)
     first = replace(cell.make_chunk(horizon=8), delay_ticks=0)
-    cell.send("policy/chunk", codecs.encode_chunk(first))
+    cell.send("policy/chunk", encode_chunk(first))
     assert cell.until(lambda: actor.diag.counted("chunks.accepted") == 1)
     assert cell.until(lambda: cell.now_ns() - first.stamp_ns > 3 * P)
     cell.enter(Phase.RUNNING)
@@ -173,7 +173,7 @@ def test_a_chunk_that_repeats_the_plan_takes_over_without_a_step(cell, actor) ->
         # A busy machine may be late for one.
         if not sent or actions(cell)[-1].stamp_ns > sent[-1].stamp_ns + 2 * P:
             sent.append(continued(cell, first, delay_ticks=4))
-            cell.send("policy/chunk", codecs.encode_chunk(sent[-1]))
+            cell.send("policy/chunk", encode_chunk(sent[-1]))
         return actor.diag.counted("chunks.accepted") == 2
 
     assert cell.until(is_taken)
@@ -188,7 +188,7 @@ def test_a_chunk_later_than_promised_is_dropped_and_the_old_one_played_on(cell, 
     first = play_one(cell, actor)
     late = continued(cell, first, delay_ticks=2)
     assert cell.until(lambda: actions(cell)[-1].stamp_ns >= late.stamp_ns + 2 * P)
-    cell.send("policy/chunk", codecs.encode_chunk(late))
+    cell.send("policy/chunk", encode_chunk(late))
     assert cell.until(lambda: actor.diag.counted("chunks.later_than_promised") == 1)
     num_heard = len(actions(cell))
     assert cell.until(lambda: len(actions(cell)) > num_heard + 3)
@@ -199,7 +199,7 @@ def test_a_chunk_later_than_promised_is_dropped_and_the_old_one_played_on(cell, 
 def test_a_chunk_that_repeats_something_else_is_dropped(cell, actor) -> None:
     first = play_one(cell, actor)
     wrong = continued(cell, first, delay_ticks=4, mark=1e-12)
-    cell.send("policy/chunk", codecs.encode_chunk(wrong))
+    cell.send("policy/chunk", encode_chunk(wrong))
     assert cell.until(lambda: actor.diag.counted("chunks.broken_promise") == 1)
 
 
@@ -207,7 +207,7 @@ def test_the_chunk_says_how_it_is_executed(cell, actor) -> None:
     first = play_one(cell, actor, mode=Mode.NAIVE)
     late = replace(continued(cell, first, delay_ticks=1), mode=Mode.NAIVE)
     assert cell.until(lambda: actions(cell)[-1].stamp_ns >= late.stamp_ns + 3 * P)
-    cell.send("policy/chunk", codecs.encode_chunk(late))
+    cell.send("policy/chunk", encode_chunk(late))
     assert cell.until(lambda: actions(cell)[-1].chunk_id == late.chunk_id)
     played = next(a for a in actions(cell) if a.chunk_id == late.chunk_id)
     assert played.chunk_step >= 4
@@ -229,7 +229,7 @@ def test_a_human_who_drives_ends_the_plan(cell, actor) -> None:
     assert cell.until(lambda: actor.diag.counted("takeovers") == 1)
     assert cell.until(lambda: actor.diag.counted("underflows") > 2)
     stale = replace(cell.make_chunk(), stamp_ns=row.stamp_ns - P)
-    cell.send("policy/chunk", codecs.encode_chunk(stale))
+    cell.send("policy/chunk", encode_chunk(stale))
     assert cell.until(lambda: actor.diag.counted("chunks.before_takeover") == 1)
 
 
@@ -241,7 +241,7 @@ def test_fast_control_plays_every_element_in_its_tick(executor, period_s: float)
     period_ns = round(period_s * 1e9)
     cell.enter(Phase.RUNNING)
     made = replace(cell.make_chunk(horizon=20), period_ns=period_ns, delay_ticks=0)
-    cell.send("policy/chunk", codecs.encode_chunk(made))
+    cell.send("policy/chunk", encode_chunk(made))
     assert cell.until(lambda: actions(cell) and actions(cell)[-1].chunk_step >= 15)
     for action in actions(cell):
         first_ns = actions(cell)[0].stamp_ns
@@ -250,7 +250,7 @@ def test_fast_control_plays_every_element_in_its_tick(executor, period_s: float)
 
 def hostile(chunk, how: str):
     late = replace(chunk, stamp_ns=chunk.stamp_ns - 10**9)
-    message = codecs.encode_chunk(late if how == "too_late" else chunk)
+    message = encode_chunk(late if how == "too_late" else chunk)
     if how == "not_finite":
         message.points[1].positions[0] = float("nan")
     elif how == "unknown_channel":

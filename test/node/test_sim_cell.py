@@ -19,6 +19,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState, MultiDOFJointState
 from std_srvs.srv import Trigger
+from waiting import until
 
 from vla_rl_ros.ros.channels import decode_channels, from_stamp
 from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_objects
@@ -44,11 +45,9 @@ class Simulator:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while not (run_dir / "scene.sock").exists():
-            assert self.process.poll() is None
-            assert time.monotonic() < deadline_s
-            time.sleep(0.02)
+        socket = run_dir / "scene.sock"
+        until(lambda: socket.exists() or self.process.poll() is not None, START_TIMEOUT_S)
+        assert socket.exists()
 
     def kill(self) -> None:
         self.process.kill()

@@ -27,7 +27,8 @@ from vla_rl_ros.core.types import ActionChunk
 from vla_rl_ros.hardware.target_follower import TARGETS_ARRIVE
 from vla_rl_ros.ros.action_codecs import encode_executed
 from vla_rl_ros.ros.channels import encode_channels
-from vla_rl_ros.ros.codecs import decode_episode, encode_chunk
+from vla_rl_ros.ros.chunk_codec import encode_chunk
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.human_time import decode_human_time
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.nodes.supervisor import SupervisorNode
@@ -163,6 +164,18 @@ class Cell:
         response = future.result()
         return response.success, response.message
 
+    def begin_episode(self) -> EpisodeState:
+        """Ask for an episode and wait until it runs."""
+        assert self.ask("start_episode")[0]
+        return self.until_phase(Phase.RUNNING)
+
+    def succeed(self) -> None:
+        """End the running episode with success and wait for the next request to be possible."""
+        self.is_done = True
+        self.until_phase(Phase.ENDED)
+        self.is_done = False
+        self.until_phase(Phase.IDLE)
+
     def set(self, **values: object) -> None:
         for name, value in values.items():
             assert self.supervisor.set_parameters([Parameter(name, value=value)])[0].successful
@@ -173,17 +186,31 @@ class Cell:
         return [p for i, p in enumerate(phases) if i == 0 or p != phases[i - 1]]
 
 
-def test_nodes_come_up_in_order_and_the_cell_is_idle(executor) -> None:
-    cell = Cell(executor)
+def idle_cell(executor, **overrides: object) -> Cell:
+    """A cell that has come up."""
+    cell = Cell(executor, **overrides)
     cell.until_phase(Phase.IDLE)
+    return cell
+
+
+def pair_after_one_turn(executor) -> Cell:
+    """A pair of tasks whose first episode has succeeded; what was asked for it is forgotten."""
+    cell = idle_cell(executor, reset="pair", pair_help="scripted", task="peg")
+    cell.begin_episode()
+    cell.succeed()
+    cell.calls.clear()
+    return cell
+
+
+def test_nodes_come_up_in_order_and_the_cell_is_idle(executor) -> None:
+    cell = idle_cell(executor)
     starts = [call for call in cell.calls if call.endswith(" start")]
     assert starts == [f"{name} start" for name in NAMES]
     assert all(node.is_running for node in cell.nodes.values())
 
 
 def test_an_episode_resets_the_cell_waits_for_a_chunk_and_ends_with_success(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     cell.set(task="peg", seed=7)
     assert cell.ask("start_episode") == (True, "peg with seed 7")
     running = cell.until_phase(Phase.RUNNING)
@@ -227,10 +254,8 @@ def test_a_node_that_never_appears_is_named(executor) -> None:
 
 
 def test_an_arm_fault_is_latched_and_recovered_within_a_second(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
+    cell = idle_cell(executor)
+    cell.begin_episode()
     cell.mode = "fault"
     assert cell.until_phase(Phase.FAULT).outcome is Outcome.FAULT
     is_started, sentence = cell.ask("start_episode")
@@ -240,13 +265,11 @@ def test_an_arm_fault_is_latched_and_recovered_within_a_second(executor) -> None
     assert cell.ask("recover") == (True, "recovered")
     assert time.monotonic() - begin_s < 1.0
     cell.until_phase(Phase.IDLE)
-    assert cell.ask("start_episode")[0]
-    cell.until_phase(Phase.RUNNING)
+    cell.begin_episode()
 
 
 def test_a_refused_home_ends_the_episode_with_the_reason(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     cell.refusals["home"] = "joint 4 is blocked"
     cell.ask("start_episode")
     state = cell.until_phase(Phase.ENDED)
@@ -255,8 +278,7 @@ def test_a_refused_home_ends_the_episode_with_the_reason(executor) -> None:
 
 
 def test_home_waits_for_the_gate_to_fall_silent(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     cell.refusals["home"] = TARGETS_ARRIVE
     cell.ask("start_episode")
     cell.until_phase(Phase.RESETTING)
@@ -266,16 +288,14 @@ def test_home_waits_for_the_gate_to_fall_silent(executor) -> None:
 
 
 def test_a_gate_that_never_falls_silent_ends_the_episode(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     cell.refusals["home"] = TARGETS_ARRIVE
     cell.ask("start_episode")
     assert "silence the gate" in cell.until_phase(Phase.ENDED).reason
 
 
 def test_a_silent_policy_ends_the_episode_before_it_runs(executor) -> None:
-    cell = Cell(executor, first_chunk_timeout_s=0.3)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor, first_chunk_timeout_s=0.3)
     cell.has_policy = False
     cell.ask("start_episode")
     assert "vla_inference sent no chunk" in cell.until_phase(Phase.ENDED).reason
@@ -287,15 +307,13 @@ def test_the_operator_decides_by_service(executor) -> None:
     cell.is_done = True
     cell.until_phase(Phase.IDLE)
     assert not cell.ask("end_episode", SetBool, data=True)[0]
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
+    cell.begin_episode()
     assert cell.ask("end_episode", SetBool, data=False)[0]
     assert cell.until_phase(Phase.ENDED).outcome is Outcome.FAILURE
 
 
 def test_a_node_that_was_started_again_is_brought_up_again(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     old = cell.nodes["vla_inference"]
     executor.remove_node(old)
     old.destroy_node()
@@ -304,8 +322,7 @@ def test_a_node_that_was_started_again_is_brought_up_again(executor) -> None:
 
 
 def test_nodes_go_down_in_reverse_on_demand(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     assert cell.ask("bring_down")[0]
     assert cell.until_phase(Phase.BRINGUP).reason == "the nodes are brought down"
     assert not any(node.is_running for node in cell.nodes.values())
@@ -314,8 +331,7 @@ def test_nodes_go_down_in_reverse_on_demand(executor) -> None:
 
 
 def test_the_state_is_latched_and_repeated_and_markers_follow(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     late: list[DiagnosticArray] = []
     cell.user.create_subscription(DiagnosticArray, "episode/state", late.append, LATCHED)
     cell.until(lambda: len(late) >= 4)
@@ -326,10 +342,8 @@ def test_the_state_is_latched_and_repeated_and_markers_follow(executor) -> None:
 
 
 def test_a_stopping_supervisor_ends_the_open_episode(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
+    cell = idle_cell(executor)
+    cell.begin_episode()
     cell.supervisor.trigger_shutdown()
     assert cell.until_phase(Phase.ENDED).outcome is Outcome.ABORTED
 
@@ -344,10 +358,8 @@ def test_an_unknown_task_is_refused_at_start_and_live(executor) -> None:
 
 
 def test_a_new_instruction_reaches_the_running_episode(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    before = cell.until_phase(Phase.RUNNING)
+    cell = idle_cell(executor)
+    before = cell.begin_episode()
     cell.supervisor.set_parameters([Parameter("instruction", value="press the yellow button")])
     cell.until(lambda: cell.states[-1].instruction == "press the yellow button")
     assert cell.states[-1].epoch == before.epoch
@@ -356,20 +368,15 @@ def test_a_new_instruction_reaches_the_running_episode(executor) -> None:
 
 
 def test_a_pair_takes_turns_without_moving_the_arm_or_the_scene(executor) -> None:
-    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor, reset="pair", pair_help="scripted", task="peg")
     begun = []
     for _ in range(3):
         cell.calls.clear()
-        assert cell.ask("start_episode")[0]
-        state = cell.until_phase(Phase.RUNNING)
+        state = cell.begin_episode()
         begun.append((state.task, state.reset, state.instruction))
         moved = {call for call in cell.calls if call.split("/")[-1] in ("home", "reset")}
         assert bool(moved) == (len(begun) == 1)
-        cell.is_done = True
-        cell.until_phase(Phase.ENDED)
-        cell.is_done = False
-        cell.until_phase(Phase.IDLE)
+        cell.succeed()
     assert begun == [
         ("peg", ResetKind.SCRIPTED, "insert the peg"),
         ("peg_out", ResetKind.NONE, "pull the peg out"),
@@ -380,16 +387,8 @@ def test_a_pair_takes_turns_without_moving_the_arm_or_the_scene(executor) -> Non
 
 
 def test_a_pair_does_not_undo_a_hold_that_was_not_heard_of(executor) -> None:
-    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
-    cell.is_done = True
-    cell.until_phase(Phase.ENDED)
-    cell.is_done = False
-    cell.until_phase(Phase.IDLE)
+    cell = pair_after_one_turn(executor)
     cell.refusals["rearm"] = "hold was asked for: call recover first"
-    cell.calls.clear()
     cell.ask("start_episode")
     state = cell.until_phase(Phase.ENDED)
     assert state.outcome is Outcome.FAULT
@@ -398,16 +397,8 @@ def test_a_pair_does_not_undo_a_hold_that_was_not_heard_of(executor) -> None:
 
 
 def test_an_arm_that_is_not_heard_of_is_not_taken_to_rest(executor) -> None:
-    cell = Cell(executor, reset="pair", pair_help="scripted", task="peg")
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
-    cell.is_done = True
-    cell.until_phase(Phase.ENDED)
-    cell.is_done = False
-    cell.until_phase(Phase.IDLE)
+    cell = pair_after_one_turn(executor)
     cell.controller_age_s = 5.0
-    cell.calls.clear()
     cell.ask("start_episode")
     state = cell.until_phase(Phase.ENDED)
     assert "does not say that it rests" in state.reason
@@ -420,19 +411,15 @@ def test_a_full_disk_ends_no_episode_and_is_shown(executor, tmp_path, monkeypatc
     reports: list[DiagnosticArray] = []
     cell.user.create_subscription(DiagnosticArray, "/diagnostics", reports.append, EVENT)
     cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
-    cell.is_done = True
-    cell.until_phase(Phase.ENDED)
-    cell.until_phase(Phase.IDLE)
+    cell.begin_episode()
+    cell.succeed()
     cell.until(
         lambda: any("human time is not written down" in r.status[0].message for r in reports)
     )
 
 
 def test_a_false_start_is_refused_and_the_cell_goes_on(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     cell.problem = "the cube does not lie on the table"
     cell.ask("start_episode")
     state = cell.until_phase(Phase.ENDED)
@@ -440,13 +427,11 @@ def test_a_false_start_is_refused_and_the_cell_goes_on(executor) -> None:
     assert state.reason == "false start refused: the cube does not lie on the table"
     cell.until_phase(Phase.IDLE)
     cell.problem = ""
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
+    cell.begin_episode()
 
 
 def test_a_person_is_asked_and_the_time_until_the_answer_is_counted(executor) -> None:
-    cell = Cell(executor, reset="human")
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor, reset="human")
     assert not cell.ask("reset_done")[0]
     cell.ask("start_episode")
     cell.until(lambda: cell.states[-1].is_waiting)
@@ -460,10 +445,8 @@ def test_a_person_is_asked_and_the_time_until_the_answer_is_counted(executor) ->
 
 
 def test_ticks_are_counted_published_and_drawn(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    epoch = cell.until_phase(Phase.RUNNING).epoch
+    cell = idle_cell(executor)
+    epoch = cell.begin_episode().epoch
     now_ns = cell.user.get_clock().now().nanoseconds
     driven = [Source.VLA, Source.HUMAN, Source.HUMAN, Source.HOLD, Source.HUMAN]
     cell.until(lambda: cell.executed.get_subscription_count() > 0)
@@ -506,8 +489,7 @@ def test_an_outcome_says_who_judged(executor, who: str) -> None:
 
     cell.user.create_timer(0.05, judge)
     cell.until_phase(Phase.IDLE)
-    cell.ask("start_episode")
-    cell.until_phase(Phase.RUNNING)
+    cell.begin_episode()
     cell.is_done = who == "ground_truth"
     if who == "operator":
         assert cell.ask("end_episode", SetBool, data=True)[0]
@@ -517,8 +499,7 @@ def test_an_outcome_says_who_judged(executor, who: str) -> None:
 
 
 def test_labelling_is_counted_while_somebody_says_so(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     assert cell.ask("labelling", SetBool, data=True)[0]
     cell.until(lambda: bool(cell.ledger) and cell.ledger[-1].labelling_s > 0.2)
     assert cell.ask("labelling", SetBool, data=False)[0]
@@ -526,8 +507,7 @@ def test_labelling_is_counted_while_somebody_says_so(executor) -> None:
 
 
 def test_the_clock_of_the_label_command_reaches_the_ledger(executor) -> None:
-    cell = Cell(executor)
-    cell.until_phase(Phase.IDLE)
+    cell = idle_cell(executor)
     report = LedgerReport()
     done = threading.Event()
 

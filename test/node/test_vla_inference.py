@@ -27,7 +27,7 @@ from vla_rl_ros.policies.protocol import (
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.action_codecs import encode_executed
 from vla_rl_ros.ros.channels import from_stamp
-from vla_rl_ros.ros.codecs import decode_chunk
+from vla_rl_ros.ros.chunk_codec import decode_chunk
 from vla_rl_ros.ros.nodes.vla_inference import VlaInferenceNode
 
 pytestmark = pytest.mark.ros

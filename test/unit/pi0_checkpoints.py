@@ -19,7 +19,8 @@ from vla_rl_ros.policies.manifest import (
     StateSection,
     write_manifest,
 )
-from vla_rl_ros.policies.pi0.nano import make_nano, save_nano
+from vla_rl_ros.policies.pi0.nano import make_nano
+from vla_rl_ros.policies.pi0.nano_files import save_nano
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicyObservation, PolicySettings
 
 torch.set_num_threads(1)

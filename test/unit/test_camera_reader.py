@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from contract.camera_suite import until
+from waiting import until
 
 from vla_rl_ros.core.errors import DeviceError
 from vla_rl_ros.core.types import Image

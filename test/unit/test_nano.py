@@ -12,19 +12,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.pi0.forward import embed_suffix, encode_prefix, velocity
 from vla_rl_ros.policies.pi0.nano import (
     HORIZON,
     IMAGE_PX,
     IMAGE_TOKEN_ID,
     NanoPI0,
     build_config,
-    embed_suffix,
-    encode_prefix,
-    load_nano,
     make_nano,
-    save_nano,
-    velocity,
 )
+from vla_rl_ros.policies.pi0.nano_files import load_nano, save_nano
 
 torch.set_num_threads(1)
 BATCH = 2

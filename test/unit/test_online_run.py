@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,19 @@ def into_online(run: OnlineRun, first: int = 0) -> int:
     return first + CONFIG.base_episodes
 
 
+def until_the_base_takes_over(run: OnlineRun, worse: Callable[[int], np.ndarray]) -> int:
+    """Have the residual drive episodes that `worse` makes of their numbers; returns the next."""
+    for number in range(3):
+        run.store(episode(number))
+    learn(run)
+    for number in range(3, 20):
+        if run.driver is not Driver.RESIDUAL:
+            assert "the base takes over" in run.told[-1]
+            return number
+        run.store(worse(number))
+    raise AssertionError("the residual still drives")
+
+
 def test_the_base_drives_until_the_learner_is_ready(tmp_path: Path) -> None:
     run = begun(tmp_path)
     assert (run.stage, run.driver, run.update()) == (Stage.BASE, Driver.BASE, False)
@@ -172,16 +187,10 @@ def test_all_rows_are_learned_from_online_and_those_of_a_human_also_as_demonstra
 
 def test_a_residual_that_is_worse_hands_over_to_the_base_and_says_so(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    for number in range(3):
-        run.store(episode(number))
-    learn(run)
-    number = 3
-    while run.driver is Driver.RESIDUAL:
-        run.store(episode(number, source=Source.RESIDUAL, success=False))
-        number += 1
-        assert number < 20
+    number = until_the_base_takes_over(
+        run, partial(episode, source=Source.RESIDUAL, success=False)
+    )
     assert run.is_urgent
-    assert "the base takes over" in run.told[-1]
     assert run.weights(0).driver is Driver.BASE
     assert run.metrics()["fall_backs"] == 1.0
     for _ in range(SCHEDULE.base_turn):
@@ -208,15 +217,7 @@ def test_the_log_and_the_rows_of_a_continued_run_say_who_judged(tmp_path: Path) 
 
 def test_a_residual_that_a_human_always_helps_hands_over_to_the_base(tmp_path: Path) -> None:
     run = begun(tmp_path)
-    for number in range(3):
-        run.store(episode(number))
-    learn(run)
-    number = 3
-    while run.driver is Driver.RESIDUAL:
-        run.store(helped(number, Source.RESIDUAL))
-        number += 1
-        assert number < 20
-    assert "the base takes over" in run.told[-1]
+    until_the_base_takes_over(run, partial(helped, source=Source.RESIDUAL))
     assert run.metrics()["success.all"] == 1.0
 
 

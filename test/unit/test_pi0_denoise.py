@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from unit.pi0_checkpoints import write_nano, write_stock
 
-from vla_rl_ros.policies.pi0 import nano
+from vla_rl_ros.policies.pi0 import forward
 from vla_rl_ros.policies.pi0.denoise import Context, Flow, Guide, Lock, denoise, denoise_guided
 from vla_rl_ros.policies.pi0.graph import ChunkGraph, example_inputs, recorded
 from vla_rl_ros.policies.pi0.loading import load_model, model_shape
@@ -98,8 +98,8 @@ def test_one_velocity_is_what_training_sees_with_a_time_per_row(small: torch.nn.
     times = torch.full((1, 16), 0.7)
     times[:, :4] = 0.0
     with torch.no_grad():
-        cache = nano.encode_prefix(small, scene.pixels, scene.all_tokens, scene.all_mask)
-        wanted = nano.velocity(small, cache, scene.state, scene.noise, times)
+        cache = forward.encode_prefix(small, scene.pixels, scene.all_tokens, scene.all_mask)
+        wanted = forward.velocity(small, cache, scene.state, scene.noise, times)
         assert _close(flow.velocity(scene.context(flow), scene.noise, times), wanted)
 
 

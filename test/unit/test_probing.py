@@ -125,7 +125,7 @@ def test_a_mixed_batch_has_its_parts() -> None:
 
 def test_distilling_begins_at_the_parent_and_continues(door: Door, tmp_path: Path) -> None:
     from vla_rl_ros.policies.pi0.backend import SHIPPED
-    from vla_rl_ros.policies.pi0.nano import load_nano
+    from vla_rl_ros.policies.pi0.nano_files import load_nano
 
     _collect(door, tmp_path / "probe", 1)
     mix = MixSettings(demo_shards=0)

@@ -316,6 +316,17 @@ def test_the_weights_of_the_simulated_cell_never_drive_a_real_arm(tmp_path: Path
     assert own["vla_inference"].parameters["vla_inference"]["settings.path"] == "w"
 
 
+def test_eyes_reach_the_policy_and_no_other_node() -> None:
+    specs = {spec.name: spec for spec in graph(eyes="towers/a")}
+    found = {
+        node
+        for spec in specs.values()
+        for node, values in spec.parameters.items()
+        if values.get("settings.eyes") == "towers/a"
+    }
+    assert found == {"vla_inference"}
+
+
 def test_what_the_command_line_chooses_wins_over_the_site(tmp_path: Path) -> None:
     site = written_site(tmp_path, {"vla_inference": {"policy": "openpi", "mode": "sync"}})
     vla = "vla_inference"

@@ -9,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 import pyrealsense2 as rs
 import pytest
-from contract.camera_suite import next_frame, until
+from contract.camera_suite import next_frame
 from unit.realsense_stub import HEIGHT, RATE_HZ, WIDTH, Frame, StubSdk, colour_device, flat
+from waiting import until
 
 from vla_rl_ros.core.errors import ConfigError, DeviceError
 from vla_rl_ros.hardware.camera_health import CameraStatus, HealthSettings
@@ -176,9 +177,9 @@ def test_a_pulled_plug_is_found_again(bus) -> None:
     reader = CameraReader(camera, HealthSettings(first_backoff_s=0.01, max_backoff_s=0.02))
     reader.start()
     bus.devices[0].is_plugged = False
-    assert until(lambda: reader.report().status is CameraStatus.LOST)
+    assert until(lambda: reader.report().status is CameraStatus.LOST, 10.0)
     bus.devices[0].is_plugged = True
-    assert until(lambda: reader.report().num_restarts > 0)
+    assert until(lambda: reader.report().num_restarts > 0, 10.0)
     bus.frames.append(Frame(flat(7)))
     image = reader.wait_newer(0, 10.0)
     assert image is not None

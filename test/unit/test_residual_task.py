@@ -36,6 +36,14 @@ def test_a_task_names_environment_and_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("named", "meant"), [("shipped", "shipped"), ("towers/a", str(Path.cwd() / "towers/a"))]
+)
+def test_eyes_mean_the_same_in_every_directory(named: str, meant: str) -> None:
+    settings = _settings("--task", "peg", "--eyes", named)
+    assert json.loads(settings.env_arguments)["eyes"] == meant
+
+
+@pytest.mark.parametrize(
     ("words", "sentence"),
     [
         ((), "name a task"),

@@ -10,10 +10,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from vla_rl_ros.tools.child import Command, RespawnBudget
 from vla_rl_ros.tools.runner import read_plan, write_plan
@@ -38,15 +39,6 @@ if kind.isdigit():
 while True:
     signal.pause()
 """
-
-
-def eventually(predicate: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    deadline_s = time.monotonic() + timeout_s
-    while not predicate():
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 class Graph:
@@ -81,7 +73,7 @@ class Graph:
         return {row[1]: int(row[2]) for row in rows if row[0] == "start"}
 
     def wait_started(self, count: int) -> None:
-        assert eventually(lambda: len(self.notes("start")) == count), self.notes("start")
+        assert until(lambda: len(self.notes("start")) == count, 10.0), self.notes("start")
 
     def stop(self, signum: signal.Signals = signal.SIGINT) -> tuple[int, str, float]:
         assert self.process is not None
@@ -197,7 +189,7 @@ def test_a_refused_parameter_is_not_tried_again(graph: Graph) -> None:
 def test_a_window_may_be_closed(graph: Graph) -> None:
     graph.start(graph.command("arm", critical=True), graph.command("viewer", kind="0"))
     graph.wait_started(2)
-    assert eventually(lambda: not is_alive(graph.pids()["viewer"]))
+    assert until(lambda: not is_alive(graph.pids()["viewer"]), 10.0)
     assert graph.stop()[0] == 0
     assert graph.notes("stop") == ["arm"]
 
@@ -230,7 +222,7 @@ def test_nobody_survives_a_killed_runner(graph: Graph) -> None:
     graph.wait_started(2)
     assert graph.process is not None
     graph.process.kill()
-    assert eventually(lambda: not any(is_alive(pid) for pid in graph.pids().values()))
+    assert until(lambda: not any(is_alive(pid) for pid in graph.pids().values()), 10.0)
 
 
 def test_the_runner_stops_everything_when_its_owner_is_killed(graph: Graph) -> None:
@@ -246,7 +238,7 @@ def test_the_runner_stops_everything_when_its_owner_is_killed(graph: Graph) -> N
     graph.wait_started(1)
     owner.kill()
     owner.wait()
-    assert eventually(lambda: graph.notes("stop") == ["arm"])
+    assert until(lambda: graph.notes("stop") == ["arm"], 10.0)
 
 
 def test_a_plan_survives_the_file(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from vla_rl_ros.policies.manifest import (
     StateSection,
     write_manifest,
 )
-from vla_rl_ros.policies.pi0.nano import NanoPI0, save_nano
+from vla_rl_ros.policies.pi0.nano import NanoPI0
+from vla_rl_ros.policies.pi0.nano_files import save_nano
 from vla_rl_ros.sim.scene_ids import CAMERAS
 
 

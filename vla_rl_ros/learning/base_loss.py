@@ -21,16 +21,8 @@ from torch.nn import functional
 from vla_rl_ros.learning.base_data import TASK_ORDER
 from vla_rl_ros.learning.base_labels import Samples
 from vla_rl_ros.learning.base_language import wording_tokens
-from vla_rl_ros.policies.pi0.nano import (
-    IMAGE_PX,
-    IMAGE_TOKEN_ID,
-    PAD_ID,
-    PATCH_PX,
-    PrefixCache,
-    encode_prefix,
-    make_nano,
-    suffix_hidden,
-)
+from vla_rl_ros.policies.pi0.forward import PrefixCache, encode_prefix, suffix_hidden
+from vla_rl_ros.policies.pi0.nano import IMAGE_PX, IMAGE_TOKEN_ID, PAD_ID, PATCH_PX, make_nano
 
 NUM_CAMERAS = 2
 _IMAGE_TOKENS = NUM_CAMERAS * (IMAGE_PX // PATCH_PX) ** 2

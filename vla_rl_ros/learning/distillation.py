@@ -28,7 +28,8 @@ from vla_rl_ros.learning.base_labels import STATE_CHANNELS, MixedSampler, Sample
 from vla_rl_ros.learning.base_trainer import Trainer, TrainerSettings
 from vla_rl_ros.learning.probing import num_shards
 from vla_rl_ros.policies.manifest import read_manifest
-from vla_rl_ros.policies.pi0.nano import HORIZON, load_nano
+from vla_rl_ros.policies.pi0.nano import HORIZON
+from vla_rl_ros.policies.pi0.nano_files import load_nano
 
 _SAVE_PERIOD_S = 60.0
 

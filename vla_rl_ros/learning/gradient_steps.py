@@ -61,7 +61,7 @@ class GradientSteps:
 
         Args:
             batch: Tensors of `batch.Batch`.
-            noise: What `noise_shapes` asks for, and ``subset`` (Z,) indices of target critics.
+            noise: Of `UpdateNoise.critic` for the same kind of step.
             is_conservative: Whether the Cal-QL term is part of the loss.
             is_offline: Whether the next action is the one of `config.offline_target`.
 
@@ -96,7 +96,7 @@ class GradientSteps:
 
         Args:
             batch: Tensors of `batch.Batch`.
-            noise: ``now`` (B, C), standard normal; used by SAC only.
+            noise: Of `UpdateNoise.actor`; used by SAC only.
 
         Returns:
             `ACTOR_METRICS`.

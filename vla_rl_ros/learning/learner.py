@@ -31,6 +31,7 @@ from vla_rl_ros.learning.nets import make_nets
 from vla_rl_ros.learning.networks import critic_forward
 from vla_rl_ros.learning.older_runs import completed_learner
 from vla_rl_ros.learning.presets import LearnerConfig
+from vla_rl_ros.learning.update_noise import UpdateNoise
 
 _SMALLEST_DEVIATION = 0.1
 _SHAPING = (
@@ -92,7 +93,7 @@ class ResidualLearner:
         self._num_actor_turns = 0
         self._execution = execution
         self._keys = (*BATCH_KEYS, GRASP_KEY) if config.grasp else BATCH_KEYS
-        self._is_reduced = config.num_target_critics < config.num_critics
+        self._noise = UpdateNoise(config, self._num_channels, self._generator, self._device)
         steps = GradientSteps(config, self.nets, self._num_channels)
         self._critic_steps = {
             (is_conservative, is_offline): fused(
@@ -185,7 +186,7 @@ class ResidualLearner:
         when = self.config.conservative
         is_conservative = when == "always" or (when == "offline" and offline)
         num_rows = len(arrays["reward"])
-        noise = self._critic_noise(num_rows, is_conservative=is_conservative, is_offline=offline)
+        noise = self._noise.critic(num_rows, is_conservative=is_conservative, is_offline=offline)
         names = CRITIC_METRICS + (CONSERVATIVE_METRICS if is_conservative else ())
         measured = [self._critic_steps[is_conservative, offline](arrays, noise)]
         if self.config.grasp:
@@ -195,36 +196,13 @@ class ResidualLearner:
             self._num_actor_turns += 1
             if self._num_actor_turns % self.config.actor_every == 0:
                 names += ACTOR_METRICS
-                now = {"now": self._normal(num_rows, self._num_channels)}
-                measured.append(self._actor_step(arrays, now))
+                measured.append(self._actor_step(arrays, self._noise.actor(num_rows)))
         self._num_updates += 1
         self._actor = None
         metrics = dict(zip(names, torch.cat(measured).tolist(), strict=True))
         if not all(math.isfinite(value) for value in metrics.values()):
             raise LearningError(f"update {self._num_updates} is not finite: {metrics}")
         return metrics
-
-    def _critic_noise(
-        self, num_rows: int, *, is_conservative: bool, is_offline: bool
-    ) -> dict[str, Tensor]:
-        config, channels = self.config, self._num_channels
-        many = (config.num_candidates, num_rows, channels)
-        noise: dict[str, Tensor] = {}
-        if not is_offline:
-            noise["next"] = self._normal(num_rows, channels)
-        if is_conservative:
-            uniform = torch.rand(many, generator=self._generator)
-            noise["uniform"] = (2.0 * uniform - 1.0).to(self._device)
-            noise["now_many"] = self._normal(*many)
-        if is_conservative or (is_offline and config.offline_target == "policy_max"):
-            noise["next_many"] = self._normal(*many)
-        if self._is_reduced:
-            order = torch.randperm(config.num_critics, generator=self._generator)
-            noise["subset"] = order[: config.num_target_critics].to(self._device)
-        return noise
-
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self._generator).to(self._device)
 
     def act(
         self, obs: AnyFloatArray, base: AnyFloatArray, *, deterministic: bool = False

@@ -10,7 +10,7 @@ seed alone, the noise of the policy included. Used by `gym_door` under the name 
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -35,6 +35,7 @@ from vla_rl_ros.policies.protocol import (
     PolicyEnvironment,
     PolicyObservation,
     PolicySettings,
+    Reseedable,
     featured,
     make_policy,
 )
@@ -46,14 +47,6 @@ from vla_rl_ros.sim.variants import variant
 NAME = "vla_rl_ros/Vla-v0"
 ENV_ID = f"{__name__}:{NAME}"
 BASE_ID = f"{__name__}:planned_base"
-
-
-@runtime_checkable
-class Reseedable(Protocol):
-    """A policy whose noise can begin anew."""
-
-    def reseed(self, seed: int) -> None:
-        """Begin the noise that belongs to a seed."""
 
 
 class VlaEnv(gymnasium.Env[Float32Array, FloatArray]):
@@ -81,6 +74,7 @@ class VlaEnv(gymnasium.Env[Float32Array, FloatArray]):
         variant_name: str = "default",
         policy: str = "pi0",
         checkpoint: str = "",
+        eyes: str = "",
         execute_ticks: int = 0,
     ) -> None:
         """Compile the scene and load the policy.
@@ -90,6 +84,7 @@ class VlaEnv(gymnasium.Env[Float32Array, FloatArray]):
             variant_name: Named difficulty of the scene.
             policy: Name of the back end.
             checkpoint: Its weights; empty for those that ship.
+            eyes: What makes the image features, see `PolicySettings`.
             execute_ticks: Ticks from one inference to the next, as of `vla_inference`; 0 for one.
 
         Raises:
@@ -101,7 +96,7 @@ class VlaEnv(gymnasium.Env[Float32Array, FloatArray]):
         period_s = self.sim.spec.control_period_s
         self.policy: ChunkPolicy = make_policy(
             policy,
-            PolicySettings(path=checkpoint, device="cpu"),
+            PolicySettings(path=checkpoint, eyes=eyes, device="cpu"),
             PolicyEnvironment(control_period_s=period_s, cameras=CAMERAS),
         )
         if self.policy.anchor is not Anchor.MEASURED:

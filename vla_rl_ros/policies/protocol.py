@@ -127,9 +127,21 @@ class HasFeatures(Protocol):
         """Features of the images of the last `infer`, shape (F,); zeros before the first."""
 
 
+@runtime_checkable
+class Reseedable(Protocol):
+    """A policy whose noise can begin anew."""
+
+    def reseed(self, seed: int) -> None:
+        """Begin the noise that belongs to a seed."""
+
+
 def featured(policy: ChunkPolicy) -> HasFeatures | None:
     """The policy as one with features, None if it has none."""
     return policy if isinstance(policy, HasFeatures) and policy.feature_dim > 0 else None
+
+
+SHIPPED_EYES = "shipped"
+"""Value of the setting `eyes` that means the tower of pi0-nano."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +153,11 @@ class PolicySettings:
     )
     path: str = param(
         "", doc="Directory or file of the weights; empty for the ones that ship with the package."
+    )
+    eyes: str = param(
+        "",
+        doc="PI0 checkpoint whose vision tower makes the image features for a residual, or "
+        "'shipped'; empty for the policy's own features.",
     )
     url: str = param("ws://127.0.0.1:8000", doc="Policy server, for openpi only.")
     timeout_s: float = param(
@@ -205,7 +222,17 @@ def make_policy(
         known = ", ".join(sorted(POLICY_MODULES))
         raise ConfigError(f"policy='{name}' is unknown; known: {known}")
     policy: ChunkPolicy = importlib.import_module(module_name).make(settings, environment)
+    if settings.eyes:
+        policy = _with_eyes(policy, settings)
     missing = sorted(set(policy.cameras) - set(environment.cameras))
     if missing:
         raise ConfigError(f"policy '{name}' needs cameras the cell lacks: {', '.join(missing)}")
     return policy
+
+
+def _with_eyes(policy: ChunkPolicy, settings: PolicySettings) -> ChunkPolicy:
+    # Both import this module.
+    from vla_rl_ros.policies.eyes import SeeingPolicy
+    from vla_rl_ros.policies.pi0 import make_eyes
+
+    return SeeingPolicy(policy, make_eyes(settings))

@@ -13,16 +13,11 @@ from sensor_msgs.msg import JointState
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.intervention import ExecutedAction, PolicyAction, Source
 from vla_rl_ros.core.spec import ACTION_CHANNELS
-from vla_rl_ros.core.types import BASE_FRAME, ActionChunk, Pose
+from vla_rl_ros.core.types import BASE_FRAME, ActionChunk, FloatArray, Pose
 from vla_rl_ros.learning.acting import Float32Array
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros.channels import decode_channels, encode_channels, from_stamp, to_stamp
-from vla_rl_ros.ros.codecs import (
-    action_channels,
-    action_from_channels,
-    encode_pose,
-    require_frame,
-)
+from vla_rl_ros.ros.codecs import encode_pose, require_frame
 
 SOURCE_CHANNELS = tuple(f"source.{source.value}" for source in Source)
 _CHUNK = ("chunk.id", "chunk.step", "chunk.epoch")
@@ -112,6 +107,17 @@ def decode_features(message: JointState) -> tuple[int, str, Float32Array]:
         raise InvalidCommandError("wrong_frame", "features and the hash of their tower differ")
     values = np.array(list(channels.values()), dtype=np.float32)
     return from_stamp(message.header.stamp), message.header.frame_id, values
+
+
+def action_channels(prefix: str, action: FloatArray) -> dict[str, float]:
+    """Channels ``<prefix>.<channel>`` of a 7-element action."""
+    pairs = zip(ACTION_CHANNELS, action.tolist(), strict=True)
+    return {f"{prefix}.{channel}": value for channel, value in pairs}
+
+
+def action_from_channels(prefix: str, channels: dict[str, float]) -> FloatArray:
+    """Inverse of `action_channels`, shape (7,)."""
+    return np.array([channels[f"{prefix}.{channel}"] for channel in ACTION_CHANNELS])
 
 
 def encode_policy_action(action: PolicyAction) -> JointState:

@@ -18,6 +18,8 @@ from vla_rl_ros.core.types import ActionChunk, Pose
 from vla_rl_ros.hardware.frame_pattern import draw_pattern
 from vla_rl_ros.learning.actor_observation import ActorObservationSpec
 from vla_rl_ros.ros import action_codecs, codecs
+from vla_rl_ros.ros.chunk_codec import decode_chunk, encode_chunk
+from vla_rl_ros.ros.episode_codec import decode_episode, encode_episode
 
 _STAMP_NS = 1_700_000_000_123_456_789
 _PERIOD_NS = 100_000_000
@@ -78,8 +80,8 @@ def codec_costs(image_px: int, horizon: int, repetitions: int) -> list[CodecCost
         ("image", lambda: codecs.encode_image(rgb, _STAMP_NS, "camera"), codecs.decode_image),
         (
             "chunk",
-            lambda: codecs.encode_chunk(chunk),
-            lambda message: codecs.decode_chunk(message, _PERIOD_NS),
+            lambda: encode_chunk(chunk),
+            lambda message: decode_chunk(message, _PERIOD_NS),
         ),
         (
             "policy_action",
@@ -97,7 +99,7 @@ def codec_costs(image_px: int, horizon: int, repetitions: int) -> list[CodecCost
             action_codecs.decode_observation,
         ),
         ("pose", lambda: codecs.encode_pose(pose, _STAMP_NS), codecs.decode_pose),
-        ("episode", lambda: codecs.encode_episode(episode, _STAMP_NS), codecs.decode_episode),
+        ("episode", lambda: encode_episode(episode, _STAMP_NS), decode_episode),
     ]
     return [_cost(name, encode, decode, repetitions) for name, encode, decode in cases]
 

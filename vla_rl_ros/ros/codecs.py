@@ -1,44 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ROS messages to core types and back; decoders validate everything or raise."""
+"""What the cell measures and commands, as ROS messages and back; decoders validate or raise.
+
+Poses, twists, wrenches, joints, gripper, images, objects: for whoever reads a sensor or moves the
+arm. Chunks are in `chunk_codec`, ticks in `action_codecs`, episodes in `episode_codec`.
+"""
 
 from __future__ import annotations
 
 import array
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import PoseStamped, Transform, TwistStamped, WrenchStamped
 from sensor_msgs.msg import CameraInfo, JointState, MultiDOFJointState
 from sensor_msgs.msg import Image as ImageMessage
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase, ResetKind
 from vla_rl_ros.core.errors import InvalidCommandError
-from vla_rl_ros.core.spec import ACTION_CHANNELS, ACTION_DIM
 from vla_rl_ros.core.types import (
     BASE_FRAME,
-    ActionChunk,
     ArmState,
     FloatArray,
     GripperState,
     ImageArray,
-    Mode,
     Pose,
     Twist,
     Wrench,
     finite_array,
 )
 from vla_rl_ros.hardware.protocols import CameraIntrinsics
-from vla_rl_ros.ros.channels import (
-    NS_PER_S,
-    decode_channels,
-    encode_channels,
-    from_stamp,
-    to_stamp,
-)
+from vla_rl_ros.ros.channels import decode_channels, encode_channels, from_stamp, to_stamp
 
-CHUNK_CHANNELS = ("chunk.id", "chunk.epoch", "chunk.delay_ticks", "chunk.mode")
-MODES = tuple(Mode)
 NUM_JOINTS = 7
 GRIPPER_CHANNELS = ("gripper.width_m", "gripper.is_moving", "gripper.is_grasped")
 SUCCESS_CHANNELS = ("success.probability", "success.decided")
@@ -191,66 +181,6 @@ def encode_camera_info(intrinsics: CameraIntrinsics, stamp_ns: int, frame_id: st
     return message
 
 
-def encode_chunk(chunk: ActionChunk) -> JointTrajectory:
-    """Action chunk; id, epoch, delay and mode (index in `MODES`) are channels of every point."""
-    message = JointTrajectory(joint_names=[*ACTION_CHANNELS, *CHUNK_CHANNELS])
-    message.header.stamp = to_stamp(chunk.stamp_ns)
-    message.header.frame_id = BASE_FRAME
-    tail = [
-        float(chunk.chunk_id),
-        float(chunk.epoch),
-        float(chunk.delay_ticks),
-        float(MODES.index(chunk.mode)),
-    ]
-    points = []
-    for index, action in enumerate(chunk.actions):
-        point = JointTrajectoryPoint(positions=[*action.tolist(), *tail])
-        offset_ns = index * chunk.period_ns
-        point.time_from_start.sec = offset_ns // NS_PER_S
-        point.time_from_start.nanosec = offset_ns % NS_PER_S
-        points.append(point)
-    message.points = points
-    return message
-
-
-def decode_chunk(message: JointTrajectory, period_ns: int) -> ActionChunk:
-    """Inverse of `encode_chunk`.
-
-    Args:
-        message: The message.
-        period_ns: Control period the receiver runs at; a chunk of another period is refused.
-
-    Raises:
-        InvalidCommandError: ``wrong_frame``, ``unknown_channel``, ``wrong_length``,
-            ``not_finite``, ``bad_value`` or ``bad_period``.
-    """
-    require_frame(message.header.frame_id)
-    if tuple(message.joint_names) != (*ACTION_CHANNELS, *CHUNK_CHANNELS):
-        raise InvalidCommandError("unknown_channel", ", ".join(message.joint_names))
-    width = ACTION_DIM + len(CHUNK_CHANNELS)
-    if not message.points or any(len(p.positions) != width for p in message.points):
-        raise InvalidCommandError("wrong_length", f"{len(message.points)} points")
-    for index, point in enumerate(message.points):
-        offset_ns = point.time_from_start.sec * NS_PER_S + point.time_from_start.nanosec
-        if abs(offset_ns - index * period_ns) > 1_000:
-            raise InvalidCommandError("bad_period", f"point {index} at {offset_ns} ns")
-    rows = np.array([point.positions for point in message.points], dtype=np.float64)
-    tail = rows[0, ACTION_DIM:]
-    if not np.isfinite(tail).all():
-        raise InvalidCommandError("not_finite", "chunk id, epoch, delay or mode")
-    if tail[3] not in range(len(MODES)):
-        raise InvalidCommandError("bad_value", f"chunk.mode = {tail[3]}")
-    return ActionChunk(
-        chunk_id=int(tail[0]),
-        epoch=int(tail[1]),
-        stamp_ns=from_stamp(message.header.stamp),
-        period_ns=period_ns,
-        delay_ticks=int(tail[2]),
-        actions=rows[:, :ACTION_DIM],
-        mode=MODES[int(tail[3])],
-    )
-
-
 def encode_objects(poses: dict[str, Pose], stamp_ns: int) -> MultiDOFJointState:
     """Named poses in the base frame."""
     message = MultiDOFJointState(joint_names=list(poses))
@@ -279,73 +209,3 @@ def decode_objects(message: MultiDOFJointState) -> dict[str, Pose]:
             np.array([move.x, move.y, move.z]), np.array([turn.x, turn.y, turn.z, turn.w])
         )
     return poses
-
-
-def encode_episode(state: EpisodeState, stamp_ns: int) -> DiagnosticArray:
-    """Episode state as key-value pairs of one status named ``episode``."""
-    values = {
-        "phase": state.phase.value,
-        "id": state.episode_id,
-        "epoch": str(state.epoch),
-        "task": state.task,
-        "instruction": state.instruction,
-        "seed": str(state.seed),
-        "reset": state.reset.value if state.reset else "",
-        "outcome": state.outcome.value if state.outcome else "",
-        "judge": state.judge,
-        "reason": state.reason,
-        "waiting": str(int(state.is_waiting)),
-    }
-    is_fault = state.phase is Phase.FAULT
-    status = DiagnosticStatus(
-        level=DiagnosticStatus.ERROR if is_fault else DiagnosticStatus.OK,
-        name="episode",
-        message=state.reason or state.phase.value,
-        hardware_id="vla_rl_ros",
-        values=[KeyValue(key=key, value=value) for key, value in values.items()],
-    )
-    message = DiagnosticArray(status=[status])
-    message.header.stamp = to_stamp(stamp_ns)
-    return message
-
-
-def decode_episode(message: DiagnosticArray) -> EpisodeState:
-    """Inverse of `encode_episode`.
-
-    Raises:
-        InvalidCommandError: ``missing_channel`` or ``bad_value``.
-    """
-    if len(message.status) != 1:
-        raise InvalidCommandError("wrong_length", f"{len(message.status)} statuses")
-    values = {pair.key: pair.value for pair in message.status[0].values}
-    # Older bags name neither who reset the scene nor who judged.
-    reset = values.get("reset", "")
-    try:
-        return EpisodeState(
-            phase=Phase(values["phase"]),
-            episode_id=values["id"],
-            epoch=int(values["epoch"]),
-            task=values["task"],
-            instruction=values["instruction"],
-            seed=int(values["seed"]),
-            reset=ResetKind(reset) if reset else None,
-            outcome=Outcome(values["outcome"]) if values["outcome"] else None,
-            judge=values.get("judge", ""),
-            reason=values["reason"],
-            is_waiting=values.get("waiting") == "1",
-        )
-    except KeyError as error:
-        raise InvalidCommandError("missing_channel", str(error)) from error
-    except ValueError as error:
-        raise InvalidCommandError("bad_value", str(error)) from error
-
-
-def action_channels(prefix: str, action: FloatArray) -> dict[str, float]:
-    """Channels ``<prefix>.<channel>`` of a 7-element action."""
-    pairs = zip(ACTION_CHANNELS, action.tolist(), strict=True)
-    return {f"{prefix}.{channel}": value for channel, value in pairs}
-
-
-def action_from_channels(prefix: str, channels: dict[str, float]) -> FloatArray:
-    """Inverse of `action_channels`, shape (7,)."""
-    return np.array([channels[f"{prefix}.{channel}"] for channel in ACTION_CHANNELS])

@@ -15,9 +15,9 @@ from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.intervention import ExecutedAction
 from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import decode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.sampler import Sampler
 

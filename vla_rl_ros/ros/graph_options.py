@@ -49,6 +49,8 @@ class GraphOptions:
         policy: Name of the policy back end; empty takes pi0 with the shipped weights in
             simulation and one that stands still elsewhere.
         checkpoint: Weights of the policy, empty for those it brings along.
+        eyes: What makes the image features for a residual in place of the policy, see
+            `PolicySettings`; empty for the policy.
         mode: How its chunks are executed; empty for the default of the node.
         residual: Weights of a residual to begin with; empty for none.
         classifiers: Directories of success classifiers, one per task, which then decide outcomes;
@@ -80,6 +82,7 @@ class GraphOptions:
     variant: str = "default"
     policy: str = ""
     checkpoint: str = ""
+    eyes: str = ""
     mode: str = ""
     residual: str = ""
     classifiers: tuple[str, ...] = ()

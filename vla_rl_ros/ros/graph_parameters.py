@@ -100,7 +100,12 @@ def share_parameters(given: Parameters) -> Parameters:
 def _pinned_parameters(options: GraphOptions) -> Parameters:
     """What the command line decides and no site file may change: the arm, a chosen policy."""
     vla = _given(
-        {"policy": options.policy, "settings.path": options.checkpoint, "mode": options.mode}
+        {
+            "policy": options.policy,
+            "settings.path": options.checkpoint,
+            "settings.eyes": options.eyes,
+            "mode": options.mode,
+        }
     )
     weights = str(Path(options.residual).expanduser().resolve()) if options.residual else ""
     actor = _given({"residual": weights})

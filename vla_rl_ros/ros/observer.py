@@ -24,7 +24,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import EpisodeState
 from vla_rl_ros.core.errors import InvalidCommandError, VlaRlError
-from vla_rl_ros.ros import codecs
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.qos import EVENT, LATCHED
 
 M = TypeVar("M")
@@ -201,7 +201,7 @@ class GraphObserver:
 
     def _note_episode(self, message: DiagnosticArray) -> None:
         try:
-            state = codecs.decode_episode(message)
+            state = decode_episode(message)
         except InvalidCommandError as error:
             self.node.get_logger().warning(f"episode/state: {error}")
             return

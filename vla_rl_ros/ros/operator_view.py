@@ -25,7 +25,8 @@ from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.types import ImageArray
 from vla_rl_ros.ros.action_codecs import decode_executed
-from vla_rl_ros.ros.codecs import decode_episode, decode_image
+from vla_rl_ros.ros.codecs import decode_image
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.human_time import decode_human_time

@@ -12,7 +12,7 @@ from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows
 from vla_rl_ros.ros.action_codecs import decode_executed, decode_observation
 from vla_rl_ros.ros.channels import from_stamp
-from vla_rl_ros.ros.codecs import decode_episode
+from vla_rl_ros.ros.episode_codec import decode_episode
 
 OBSERVATION, EXECUTED, STATE = "policy/observation", "action/executed", "episode/state"
 SESSION_TOPICS = (OBSERVATION, EXECUTED, STATE)

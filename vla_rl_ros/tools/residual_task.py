@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.protocol import SHIPPED_EYES
 from vla_rl_ros.sim.offscreen import use_offscreen_rendering
 
 if TYPE_CHECKING:
@@ -32,6 +33,11 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--base-checkpoint", type=Path, metavar="DIR",
         help="weights of the base (default: the shipped ones)",
+    )  # fmt: skip
+    group.add_argument(
+        "--eyes", default="", metavar="DIR",
+        help="PI0 checkpoint whose vision tower makes the image features, or 'shipped' "
+        "(default: the base's own)",
     )  # fmt: skip
     group.add_argument(
         "--execute-ticks", type=int, default=0, metavar="N",
@@ -84,4 +90,11 @@ def task_door_settings(arguments: argparse.Namespace, *, seed: int) -> DoorSetti
         "checkpoint": "" if path is None else str(path.resolve()),
         "execute_ticks": arguments.execute_ticks,
     }
+    if arguments.eyes:
+        named["eyes"] = absolute_eyes(arguments.eyes)
     return DoorSettings(env_id=ENV_ID, env_arguments=json.dumps(named), base=BASE_ID, seed=seed)
+
+
+def absolute_eyes(eyes: str) -> str:
+    """The option `--eyes` as it means the same in every process."""
+    return eyes if eyes in ("", SHIPPED_EYES) else str(Path(eyes).expanduser().resolve())

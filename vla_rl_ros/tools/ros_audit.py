@@ -25,7 +25,8 @@ from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.learning.actor_bytes import ActorWeights, decode_actor
 from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.channels import decode_channels, from_stamp
-from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS, decode_episode
+from vla_rl_ros.ros.codecs import SUCCESS_CHANNELS
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.ros.qos import LATCHED
 

@@ -29,6 +29,7 @@ from vla_rl_ros.ros.graph_options import (
 )
 from vla_rl_ros.ros.share import known_tasks
 from vla_rl_ros.sim.variants import VARIANTS
+from vla_rl_ros.tools.residual_task import absolute_eyes
 
 DESCRIPTION = """\
 Start every process of the cell, bring the nodes up in order and stop them all on Ctrl-C, the arm
@@ -124,6 +125,11 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", default="", help="weights of the policy (default: those it brings along)"
     )
+    parser.add_argument(
+        "--eyes", default="", metavar="DIR",
+        help="PI0 checkpoint whose vision tower makes the image features for a residual, or "
+        "'shipped' (default: the policy's own)",
+    )  # fmt: skip
     parser.add_argument(
         "--mode",
         choices=tuple(mode.value for mode in Mode),
@@ -221,6 +227,7 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         variant=arguments.variant,
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
+        eyes=absolute_eyes(arguments.eyes),
         mode=arguments.mode,
         residual=arguments.residual,
         classifiers=tuple(arguments.classifier),

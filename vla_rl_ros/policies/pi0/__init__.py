@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""PI0 from a local directory: `make` is the entry point, torch is imported inside it."""
+"""PI0 from a local directory: `make` and `make_eyes` are the entry points and import torch."""
 
 from __future__ import annotations
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.eyes import Eyes
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyEnvironment, PolicySettings
 
 
@@ -23,3 +24,20 @@ def make(settings: PolicySettings, environment: PolicyEnvironment) -> ChunkPolic
         ) from error
 
     return make_policy(settings, environment)
+
+
+def make_eyes(settings: PolicySettings) -> Eyes:
+    """The vision tower of the checkpoint that `settings.eyes` names.
+
+    Raises:
+        ConfigError: It does not load, or torch or transformers is not installed.
+    """
+    try:
+        from vla_rl_ros.policies.pi0.tower import Tower
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"settings.eyes needs the Python package '{error.name}': pip install "
+            "'vla_rl_ros[learning]'"
+        ) from error
+
+    return Tower(settings)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vla_rl_ros.policies.pi0.nano import embed_suffix
+from vla_rl_ros.policies.pi0.forward import embed_suffix
 
 
 class _Collector:

@@ -14,7 +14,8 @@ from transformers import PI0Config, PI0ForConditionalGeneration
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.policies.manifest import PolicyManifest
-from vla_rl_ros.policies.pi0.nano import STEM_KEY, TOKEN_TIME_KEY, load_nano
+from vla_rl_ros.policies.pi0.nano import STEM_KEY, TOKEN_TIME_KEY
+from vla_rl_ros.policies.pi0.nano_files import load_nano
 from vla_rl_ros.policies.pi0.translation import ModelShape
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -29,7 +29,7 @@ class TickNoise:
         self._period_ns = round(1e9 * period_s)
         self._horizon = horizon
         self._rows = np.empty((0, dim), dtype=np.float32)
-        self._first_tick = 0
+        self._first_ns = 0
 
     def rows(self, stamp_ns: int) -> NDArray[np.float32]:
         """Noise of the ticks from a stamp on, shape (horizon, dim).
@@ -38,12 +38,12 @@ class TickNoise:
             stamp_ns: Of the tick of element 0. Rows of earlier ticks are forgotten; a stamp before
                 the last one, or beyond all ticks drawn, begins anew.
         """
-        tick = round(stamp_ns / self._period_ns)
-        passed = tick - self._first_tick
+        # Counted from the last stamp, as ticks may fall anywhere between multiples of the period.
+        passed = round((stamp_ns - self._first_ns) / self._period_ns)
         kept = self._rows[passed:] if passed >= 0 else self._rows[:0]
         missing = (self._horizon - len(kept), self._rows.shape[1])
         fresh = self._rng.standard_normal(missing, dtype=np.float32)
-        self._rows, self._first_tick = np.concatenate([kept, fresh]), tick
+        self._rows, self._first_ns = np.concatenate([kept, fresh]), stamp_ns
         return self._rows.copy()
 
     def draw(self, num_samples: int) -> NDArray[np.float32]:

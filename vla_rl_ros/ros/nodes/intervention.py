@@ -21,9 +21,10 @@ from vla_rl_ros.ros import cdr
 from vla_rl_ros.ros.action_codecs import decode_policy_action
 from vla_rl_ros.ros.channels import check_age
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import decode_episode, decode_gripper
+from vla_rl_ros.ros.codecs import decode_gripper
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.gate_outlets import GateOutlets
 from vla_rl_ros.ros.intervention_config import InterventionConfig, OperatorMode
 from vla_rl_ros.ros.managed_node import ManagedNode

@@ -25,8 +25,8 @@ from vla_rl_ros.data.provenance import provenance
 from vla_rl_ros.data.record_file import MIB, check_free_space
 from vla_rl_ros.data.schemas import message_schema
 from vla_rl_ros.ros.bag_thread import BagThread
-from vla_rl_ros.ros.codecs import decode_episode
 from vla_rl_ros.ros.diagnostics import Level
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.graph import TOPIC_BY_NAME, TOPICS, Topic
 from vla_rl_ros.ros.human_time import decode_human_time, human_record
 from vla_rl_ros.ros.managed_node import ManagedNode

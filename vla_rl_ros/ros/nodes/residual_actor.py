@@ -35,7 +35,7 @@ from vla_rl_ros.ros.action_codecs import (
     encode_policy_action,
 )
 from vla_rl_ros.ros.channels import NS_PER_S
-from vla_rl_ros.ros.codecs import decode_chunk
+from vla_rl_ros.ros.chunk_codec import decode_chunk
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Sender
 from vla_rl_ros.ros.episode_node import EpisodeNode

@@ -31,9 +31,9 @@ from vla_rl_ros.ros.bringup import BringUp
 from vla_rl_ros.ros.cell_reset import SIM_CELL, CellReset
 from vla_rl_ros.ros.cell_senses import CellSenses, Watch
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import encode_episode
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
+from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.episode_orders import EpisodeOrders
 from vla_rl_ros.ros.episode_ports import Answer, Ports, Timing
 from vla_rl_ros.ros.episode_runner import EpisodeRunner

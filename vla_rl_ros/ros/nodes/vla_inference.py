@@ -24,8 +24,8 @@ from vla_rl_ros.core.types import FloatArray, Pose
 from vla_rl_ros.learning.acting import Float32Array
 from vla_rl_ros.policies.protocol import ChunkPolicy, PolicyEnvironment, featured, make_policy
 from vla_rl_ros.ros.action_codecs import encode_features, encode_path
+from vla_rl_ros.ros.chunk_codec import encode_chunk
 from vla_rl_ros.ros.clocks import steady_clock
-from vla_rl_ros.ros.codecs import encode_chunk
 from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Sender
 from vla_rl_ros.ros.episode_node import EpisodeNode

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image features that are not the policy's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from unit.pi0_checkpoints import write_nano
+
+from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
+from vla_rl_ros.core.spec import STATE_DIM
+from vla_rl_ros.policies.protocol import (
+    ChunkPolicy,
+    PolicyEnvironment,
+    PolicyObservation,
+    PolicySettings,
+    Reseedable,
+    featured,
+    make_policy,
+)
+
+CAMERAS = ("wrist", "front")
+ENVIRONMENT = PolicyEnvironment(cameras=CAMERAS)
+
+
+def observation(seed: int = 0) -> PolicyObservation:
+    rng = np.random.default_rng(seed)
+    state = np.zeros(STATE_DIM)
+    state[3] = 1.0
+    return PolicyObservation(
+        stamp_ns=0,
+        images={n: rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for n in CAMERAS},
+        state=state,
+        instruction="lift the red cube",
+        task="lift",
+    )
+
+
+def make(name: str, path: Path | str = "", eyes: Path | str = "") -> ChunkPolicy:
+    settings = PolicySettings(path=str(path), eyes=str(eyes), device="cpu")
+    return make_policy(name, settings, ENVIRONMENT)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_nano(tmp_path_factory.mktemp("nano"))
+
+
+def test_a_tower_sees_what_the_policy_with_this_tower_sees(directory: Path) -> None:
+    own, other = make("pi0", directory), make("still", eyes=directory)
+    for policy in (own, other):
+        policy.infer(observation(), None)
+    mine, theirs = featured(own), featured(other)
+    assert mine is not None
+    assert theirs is not None
+
+    assert mine.tower_hash == theirs.tower_hash
+    assert mine.feature_dim == theirs.feature_dim
+    np.testing.assert_allclose(mine.features(), theirs.features(), atol=1e-5)
+
+
+def test_eyes_change_what_is_seen_and_nothing_that_is_done(directory: Path) -> None:
+    plain, seeing = make("pi0", directory), make("pi0", directory, eyes="shipped")
+    chunks = [policy.infer(observation(), None) for policy in (plain, seeing)]
+    mine, theirs = featured(plain), featured(seeing)
+    assert mine is not None
+    assert theirs is not None
+
+    np.testing.assert_array_equal(*chunks)
+    assert mine.tower_hash != theirs.tower_hash
+    for name in ("horizon", "cameras", "needs_objects", "anchor", "conditionings", "max_locked"):
+        assert getattr(seeing, name) == getattr(plain, name)
+
+
+def test_a_policy_without_features_has_them_from_the_eyes(directory: Path) -> None:
+    assert featured(make("still")) is None
+    policy = make("still", eyes=directory)
+    seen = featured(policy)
+    assert seen is not None
+    assert not seen.features().any()
+    found = []
+    for seed in (0, 1, 0):
+        policy.infer(observation(seed), None)
+        found.append(seen.features())
+
+    assert not np.array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_the_noise_behind_the_eyes_can_begin_anew(directory: Path) -> None:
+    policy = make("pi0", directory, eyes="shipped")
+    assert isinstance(policy, Reseedable)
+    chunks = []
+    for _ in range(2):
+        policy.reset()
+        policy.reseed(7)
+        chunks.append(policy.infer(observation(), None))
+
+    np.testing.assert_array_equal(*chunks)
+
+
+def test_eyes_ask_for_their_cameras(directory: Path) -> None:
+    policy = make("scripted", eyes=directory)
+    assert policy.cameras == CAMERAS
+    with pytest.raises(ConfigError, match="cameras the cell lacks: wrist"):
+        make_policy(
+            "scripted", PolicySettings(eyes=str(directory)), PolicyEnvironment(cameras=("front",))
+        )
+
+
+def test_an_image_that_is_missing_is_named(directory: Path) -> None:
+    policy = make("still", eyes=directory)
+    seen = observation()
+    blind = dataclasses.replace(seen, images={"wrist": seen.images["wrist"]})
+    with pytest.raises(InvalidCommandError, match="front"):
+        policy.infer(blind, None)
+
+
+def test_eyes_that_are_no_checkpoint_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.eyes="):
+        make("still", eyes=tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"policy\.json"):
+        make("still", eyes=tmp_path)
