@@ -104,3 +104,35 @@ def test_without_a_row_that_counts_only_localisation_is_left(sampler):
 def test_settings_out_of_bounds_are_refused_by_name(field):
     with pytest.raises(ConfigError, match=field):
         TrainerSettings(**{field: -1})
+
+
+def test_a_file_from_before_there_were_two_phases_is_continued(sampler, tmp_path):
+    path = tmp_path / "trainer.pt"
+    Trainer(SETTINGS, sampler).save(path)
+    values = torch.load(path, weights_only=True)
+    for name in ("second_steps", "second_rate"):
+        del values["settings"][name]
+    torch.save(values, path)
+    origin = {"episodes": 20, "data_seed": 0, "relays": 0, "relay_part": 0.4}
+
+    Trainer(SETTINGS, sampler, origin=origin).load(path)
+    other = dataclasses.replace(SETTINGS, second_steps=5)
+    twofold = Trainer(other, sampler, origin={**origin, "relays": 15})
+    with pytest.raises(ConfigError, match=r"was begun with second_steps=0, relays=0"):
+        twofold.load(path)
+
+
+def test_each_phase_has_a_rate_that_rises_and_falls(sampler):
+    settings = dataclasses.replace(SETTINGS, second_steps=20, second_rate=1e-4)
+    trainer = Trainer(settings, sampler)
+    rates = []
+    for step in range(settings.num_steps):
+        trainer.step_number = step
+        rates.append(trainer.learning_rate())
+    first, second = np.array(rates[:20]), np.array(rates[20:])
+
+    for rate, highest in ((first, settings.learning_rate), (second, settings.second_rate)):
+        assert rate.argmax() in (4, 5)
+        assert 0.8 * highest < rate.max() <= highest
+        assert rate[-1] < 0.1 * highest
+        assert rate[0] == pytest.approx(highest / settings.warm_up_steps)

@@ -13,6 +13,7 @@ import torch
 from unit.base_demos import demo_set
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_trainer import TrainerSettings
 from vla_rl_ros.learning.base_training import DataSettings, train
 from vla_rl_ros.policies.manifest import read_manifest
@@ -173,3 +174,42 @@ def test_relays_of_a_policy_that_is_gone_are_not_made_by_another(twofold):
 def test_a_second_phase_without_relays_is_refused(out):
     with pytest.raises(ConfigError, match="relays=0"):
         train(out, DATA, TWOFOLD, command="the command")
+
+
+def test_a_driver_of_a_run_that_was_deleted_is_not_taken_over(twofold):
+    run_twofold(twofold)
+    (twofold / "trainer.pt").unlink()
+
+    with pytest.raises(ConfigError, match=r"a driver but no trainer\.pt"):
+        run_twofold(twofold)
+
+
+def test_relays_are_collected_with_the_policy_of_the_first_phase(out, monkeypatch):
+    drivers = []
+
+    def collect(cells, policy, seed, shard):
+        drivers.append((policy.horizon, policy.tower_hash, seed, shard))
+        return demo_set(2)
+
+    class Here:
+        """In this process, where what is patched is seen."""
+
+        def __init__(self, *_, **__):
+            self.map = map
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(base_shards, "collect_relay_shard", collect)
+    monkeypatch.setattr(base_shards, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(base_shards, "_cells", lambda: None)
+    run_twofold(out)
+    shipped = make_policy("pi0", PolicySettings(device="cpu"), PolicyEnvironment(cameras=CAMERAS))
+
+    ((horizon, tower, *numbers),) = drivers
+    assert (horizon, numbers) == (16, [0, 0])
+    assert tower != shipped.tower_hash
+    assert len(list((out / "relays").iterdir())) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions
-from vla_rl_ros.tools import cli, up
+from vla_rl_ros.tools import cli, demo, up
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +24,20 @@ def options(*words: str) -> GraphOptions:
     parser = argparse.ArgumentParser()
     up.add_parser(parser.add_subparsers())
     return up.options_of(parser.parse_args(["up", *words]))
+
+
+def test_what_chooses_the_policy_reaches_the_graph_from_every_command() -> None:
+    chosen = {
+        "policy": "onnx", "checkpoint": "w", "eyes": "shipped", "mode": "naive", "residual": "r"
+    }  # fmt: skip
+    words = [word for name, value in chosen.items() for word in (f"--{name}", value)]
+    for command in (up, demo):
+        parser = argparse.ArgumentParser()
+        command.add_parser(parser.add_subparsers())
+        name = command.__name__.rpartition(".")[2]
+        sim = ["--sim"] if command is up else []
+        found = command.options_of(parser.parse_args([name, *sim, *words]))
+        assert {name: getattr(found, name) for name in chosen} == chosen
 
 
 def test_help_lists_every_command_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from unit.pi0_checkpoints import write_nano
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
+from vla_rl_ros.core.prefix import Prefix
 from vla_rl_ros.core.spec import STATE_DIM
+from vla_rl_ros.core.types import FloatArray
+from vla_rl_ros.policies.eyes import SeeingPolicy
+from vla_rl_ros.policies.pi0 import make_eyes
 from vla_rl_ros.policies.protocol import (
     ChunkPolicy,
     PolicyEnvironment,
@@ -21,6 +26,7 @@ from vla_rl_ros.policies.protocol import (
     featured,
     make_policy,
 )
+from vla_rl_ros.policies.still import StillPolicy
 
 CAMERAS = ("wrist", "front")
 ENVIRONMENT = PolicyEnvironment(cameras=CAMERAS)
@@ -124,3 +130,30 @@ def test_eyes_that_are_no_checkpoint_are_refused_by_name(tmp_path: Path) -> None
         make("still", eyes=tmp_path / "nothing")
     with pytest.raises(ConfigError, match=r"policy\.json"):
         make("still", eyes=tmp_path)
+
+
+def test_eyes_compute_on_as_many_threads_as_the_settings_say(directory: Path) -> None:
+    torch.set_num_threads(2)
+    try:
+        make("still", eyes=directory)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_server_is_not_asked_when_the_eyes_cannot_see(directory: Path) -> None:
+    class Server(StillPolicy):
+        asked = 0
+
+        def infer(self, observation: PolicyObservation, prefix: Prefix | None) -> FloatArray:
+            self.asked += 1
+            return super().infer(observation, prefix)
+
+    server = Server(8, CAMERAS)
+    settings = PolicySettings(eyes=str(directory), device="cpu")
+    policy = SeeingPolicy(server, make_eyes(settings))
+    seen = observation()
+    narrow = {name: image[:, :100] for name, image in seen.images.items()}
+    with pytest.raises(InvalidCommandError, match=r"settings\.eyes"):
+        policy.infer(dataclasses.replace(seen, images=narrow), None)
+    assert server.asked == 0

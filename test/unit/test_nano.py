@@ -12,7 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.policies.pi0.forward import embed_suffix, encode_prefix, velocity
+from vla_rl_ros.policies.pi0.forward import (
+    PrefixCache,
+    embed_suffix,
+    encode_prefix,
+    suffix_hidden,
+)
 from vla_rl_ros.policies.pi0.nano import (
     HORIZON,
     IMAGE_PX,
@@ -54,6 +59,13 @@ def inputs() -> dict[str, Tensor]:
 def saved(model: NanoPI0, tmp_path: Path) -> Path:
     save_nano(model, tmp_path)
     return tmp_path
+
+
+def velocity(
+    model: NanoPI0, cache: PrefixCache, state: Tensor, actions: Tensor, times: Tensor
+) -> Tensor:
+    """One denoising step's work."""
+    return model.action_out_proj(suffix_hidden(model, cache, state, actions, times)[:, 1:])
 
 
 def flow(model: NanoPI0, inputs: dict[str, Tensor], times: Tensor) -> Tensor:

@@ -98,6 +98,18 @@ def test_the_same_seed_gives_the_same_chunks_and_another_one_others(
     assert not np.allclose(third.infer(observation(), None), first[0])
 
 
+def test_noise_belongs_to_the_tick_and_to_the_episode(policy: CheckpointPolicy) -> None:
+    seen = observation()
+    later = dataclasses.replace(seen, stamp_ns=seen.stamp_ns + 100_000_000)
+    first, again, next_tick = (policy.infer(o, None) for o in (seen, seen, later))
+    policy.reset()
+    other_episode = policy.infer(later, None)
+
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(again, next_tick)
+    assert not np.array_equal(next_tick, other_episode)
+
+
 def test_noise_goes_on_over_resets(policy: CheckpointPolicy) -> None:
     before = policy.sample(observation()).noise
     policy.reset()

@@ -4,7 +4,8 @@
 Demonstrations never show where a policy gets to that acts on old images. Here it drives for a
 random time with a random delay, and the expert shows the way on from there, as in DAgger
 (arXiv 1011.0686). What the policy does is marked as pushed: it is seen in locked prefixes, but
-nothing is learned from it except what the expert would have done instead at that tick.
+nothing is learned from it except what the expert would have done instead at that tick. Where the
+policy needs no help the task is drawn again, so relays lean to what it finds hard.
 
 Called by `base_shards`.
 """
@@ -61,7 +62,6 @@ def _relay(cells: VaryingCells, policy: CheckpointPolicy, rng: np.random.Generat
         task = _TASKS[rng.choice(len(_TASKS), p=_TASK_PARTS)]
         sim = cells.draw(task, rng)
         sim.reset(task, layout=sample_layout(task, sim.config, rng))
-        policy.reset()
         policy.reseed(int(rng.integers(2**31)))
         episode = Episode(sim, task, rng)
         executor = DelayedExecutor(policy, int(rng.integers(*_DELAY_TICKS)))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenes for demonstrations: a few compiled cells, whose friction, light and cameras vary.
 
-Called by `base_data`. What a compiled model fixes (fit and hold of the peg) is drawn among a few
-cells, the rest is drawn for every episode and written into the model.
+Called by `base_episodes` and `base_relays`. What a compiled model fixes (fit and hold of the peg)
+is drawn among a few cells, the rest is drawn for every episode and written into the model.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.learning.base_labels import Samples
 from vla_rl_ros.learning.base_language import draw_wordings
 from vla_rl_ros.learning.base_loss import BaseLearner, Losses
+from vla_rl_ros.learning.older_runs import completed_base
 from vla_rl_ros.learning.trainer_file import check_same, continuing
 from vla_rl_ros.policies.pi0.nano import NanoPI0
 
@@ -125,7 +126,7 @@ class Trainer:
         wordings = torch.from_numpy(draw_wordings(settings.batch, rng))
         losses = self._learner.losses(samples, wordings, draws=settings.draws, generator=generator)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = self.learning_rate()
         self._optimiser.zero_grad(set_to_none=True)
         (losses.flow + settings.where_weight * losses.where).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._weights, settings.clip_norm)
@@ -134,8 +135,8 @@ class Trainer:
         self._move_average()
         return Losses(losses.flow.detach(), losses.where.detach())
 
-    def _learning_rate(self) -> float:
-        """Linear warm-up, then half a cosine, in each phase."""
+    def learning_rate(self) -> float:
+        """Of the next step: linear warm-up, then half a cosine, in each phase."""
         settings, done = self.settings, self.step_number
         highest, steps = settings.learning_rate, settings.steps
         if done >= settings.steps:
@@ -180,8 +181,9 @@ class Trainer:
         """
         with continuing(path):
             values = torch.load(path, weights_only=True)
+            ours = {**asdict(self.settings), **self._origin}
             theirs = {**values["settings"], **values.get("origin", {})}
-            check_same(path, theirs, {**asdict(self.settings), **self._origin})
+            check_same(path, completed_base(theirs, ours), ours)
             self._learner.load_state_dict(values["learner"])
             self.average.load_state_dict(values["average"])
             self._optimiser.load_state_dict(values["optimiser"])

@@ -110,9 +110,13 @@ def train(
     scales = measure_scales(demos)
     torch.set_num_threads(num_threads)
     sampler = Sampler(demos, scales, HORIZON)
-    trainer = Trainer(
-        settings, sampler, origin={"relays": float(data.relays), "relay_part": data.relay_part}
-    )
+    origin: dict[str, float | str] = {
+        "episodes": data.episodes,
+        "data_seed": data.seed,
+        "relays": data.relays,
+        "relay_part": data.relay_part,
+    }
+    trainer = Trainer(settings, sampler, origin=origin)
     run = _Run(out, trainer, GroundingTest(held_out, scales), scales, command)
     run.resume()
     limit_s = None if minutes is None else 60.0 * minutes
@@ -185,9 +189,18 @@ class _Run:
         self._command = command
 
     def resume(self) -> None:
-        """Continue an earlier call, if there was one."""
+        """Continue an earlier call, if there was one.
+
+        Raises:
+            ConfigError: It had other settings, or its own file is gone and its driver is not.
+        """
         path = self._out / "trainer.pt"
         if not path.exists():
+            # Its relays would be taken for those of the run that begins now.
+            if (self._out / "driver").exists():
+                raise ConfigError(
+                    f"{self._out} has a driver but no {path.name}: use another --out"
+                )
             return
         self._trainer.load(path)
         text = (self._out / "history.jsonl").read_text(encoding="utf-8")

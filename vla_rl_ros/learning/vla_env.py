@@ -138,8 +138,9 @@ class VlaEnv(gymnasium.Env[Float32Array, FloatArray]):
         self.sim.reset(self.task, layout=sample_layout(self.task, self.sim.config, self.np_random))
         self.session.reset()
         self.policy.reset()
+        noise_seed = int(self.np_random.integers(2**31))
         if isinstance(self.policy, Reseedable):
-            self.policy.reseed(int(self.np_random.integers(2**31)))
+            self.policy.reseed(noise_seed)
         self._tick, self.executed = 0, hold_action(float(self.sim.is_open_commanded))
         self._features: dict[int, Float32Array] = {}
         self._look()

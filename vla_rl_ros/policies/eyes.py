@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from vla_rl_ros.core.errors import InvalidCommandError
 from vla_rl_ros.core.intervention import Anchor
 from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.types import FloatArray, ImageArray
@@ -108,9 +109,12 @@ class SeeingPolicy:
         Raises:
             InvalidCommandError: As the policy, or an image of the eyes is missing.
         """
-        chunk = self._policy.infer(observation, prefix)
-        self._seen = self._eyes.look(observation.images)
-        return chunk
+        try:
+            # First, because the answer may have to come from a server.
+            self._seen = self._eyes.look(observation.images)
+        except InvalidCommandError as error:
+            raise InvalidCommandError(error.reason, f"settings.eyes: {error}") from error
+        return self._policy.infer(observation, prefix)
 
     def reset(self) -> None:
         """Let the policy forget."""

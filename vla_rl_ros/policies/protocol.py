@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -142,6 +143,11 @@ def featured(policy: ChunkPolicy) -> HasFeatures | None:
 
 SHIPPED_EYES = "shipped"
 """Value of the setting `eyes` that means the tower of pi0-nano."""
+
+
+def absolute_eyes(eyes: str) -> str:
+    """A value of the setting `eyes` that means the same in every process."""
+    return eyes if eyes in ("", SHIPPED_EYES) else str(Path(eyes).expanduser().resolve())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.protocol import SHIPPED_EYES, absolute_eyes
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
 
@@ -72,6 +73,11 @@ def _refuse_simulated_weights(vla: Mapping[str, ParamValue]) -> None:
             "the weights that pi0 brings along know the simulated cell only: "
             "name your own with --checkpoint or settings.path"
         )
+    if vla.get("settings.eyes") == SHIPPED_EYES:
+        raise ConfigError(
+            f"settings.eyes='{SHIPPED_EYES}' means a tower that has seen the simulated cell only: "
+            "name a checkpoint that was trained on real images"
+        )
 
 
 def share_parameters(given: Parameters) -> Parameters:
@@ -103,7 +109,7 @@ def _pinned_parameters(options: GraphOptions) -> Parameters:
         {
             "policy": options.policy,
             "settings.path": options.checkpoint,
-            "settings.eyes": options.eyes,
+            "settings.eyes": absolute_eyes(options.eyes),
             "mode": options.mode,
         }
     )

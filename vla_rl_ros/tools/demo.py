@@ -42,15 +42,20 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the sub-command; returns the exit code."""
-    options = GraphOptions(
+    return run_episodes(options_of(arguments), TASKS, arguments.episodes)
+
+
+def options_of(arguments: argparse.Namespace) -> GraphOptions:
+    """What the command line asks for."""
+    return GraphOptions(
         tasks=TASKS,
         robot_ip=arguments.robot_ip,
         seed=arguments.seed,
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
+        eyes=arguments.eyes,
         mode=arguments.mode,
         residual=arguments.residual,
         out=arguments.out or default_out("demo"),
         window=not arguments.headless and has_display(),
     )
-    return run_episodes(options, TASKS, arguments.episodes)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.policies.protocol import SHIPPED_EYES
+from vla_rl_ros.policies.protocol import absolute_eyes
 from vla_rl_ros.sim.offscreen import use_offscreen_rendering
 
 if TYPE_CHECKING:
@@ -93,8 +93,3 @@ def task_door_settings(arguments: argparse.Namespace, *, seed: int) -> DoorSetti
     if arguments.eyes:
         named["eyes"] = absolute_eyes(arguments.eyes)
     return DoorSettings(env_id=ENV_ID, env_arguments=json.dumps(named), base=BASE_ID, seed=seed)
-
-
-def absolute_eyes(eyes: str) -> str:
-    """The option `--eyes` as it means the same in every process."""
-    return eyes if eyes in ("", SHIPPED_EYES) else str(Path(eyes).expanduser().resolve())

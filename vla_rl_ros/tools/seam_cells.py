@@ -32,6 +32,8 @@ from vla_rl_ros.tools.lockstep import LockStep, execute_ticks, make_session, usu
 from vla_rl_ros.tools.sim_world import SimWorld
 
 _BLOCK_BYTES = 1 << 20
+_VERSION = 2
+"""Of what a row means: in rows without one, noise was drawn by chunk and not by tick."""
 # Of `pi0`, which is not imported here: it brings torch.
 _SHIPPED = Path(protocol.__file__).parent / "checkpoints" / "pi0_nano"
 
@@ -147,6 +149,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 def key_of(cell: Cell) -> dict[str, Any]:
     """The fields that tell one row from another."""
     return {
+        "version": _VERSION,
         "mode": cell.mode,
         "delay_ticks": cell.delay_ticks,
         "task": cell.task,

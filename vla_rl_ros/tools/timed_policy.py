@@ -8,6 +8,7 @@ that the model's own time can be taken out of the way from camera to arm.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -85,7 +86,9 @@ class TimedPolicy:
 
 def make(settings: PolicySettings, environment: PolicyEnvironment) -> Any:  # noqa: ANN401
     """Entry point of the back end; what to wrap is in the environment."""
-    policy = make_policy(os.environ[POLICY_VARIABLE], settings, environment)
+    # Eyes belong around all of it, where `make_policy` puts them.
+    own = dataclasses.replace(settings, eyes="")
+    policy = make_policy(os.environ[POLICY_VARIABLE], own, environment)
     return TimedPolicy(policy, environment.cameras, Path(os.environ[FILE_VARIABLE]))
 
 

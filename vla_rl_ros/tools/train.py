@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     )
     base.add_argument("--out", type=Path, required=True, help="directory of the run")
     base.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
-    base.add_argument("--steps", type=int, default=5000, help="gradient steps (default: 5000)")
+    base.add_argument("--steps", type=int, default=6000, help="gradient steps (default: 6000)")
     base.add_argument(
         "--stop-at", type=int, metavar="STEP",
         help="stop at this step of the same schedule, e.g. for a weak policy; go on without it",
@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "from in a second phase; 0 for none (default: 300)",
     )  # fmt: skip
     base.add_argument(
-        "--second-steps", type=int, default=1500, help="its gradient steps (default: 1500)"
+        "--second-steps", type=int, help="its gradient steps (default: 1500, 0 without relays)"
     )
     base.add_argument(
         "--processes", type=int, default=2, help="simulators side by side (default: 2)"
@@ -63,8 +63,10 @@ def run_base(arguments: argparse.Namespace) -> int:
 
     episodes = 20 if arguments.quick else arguments.episodes
     steps = 200 if arguments.quick else arguments.steps
-    relays = 15 if arguments.quick else arguments.relays
-    second_steps = 50 if arguments.quick else arguments.second_steps if relays else 0
+    relays = min(15, arguments.relays) if arguments.quick else arguments.relays
+    second_steps = arguments.second_steps
+    if second_steps is None:
+        second_steps = 0 if relays == 0 else 50 if arguments.quick else 1500
     data = DataSettings(
         episodes=episodes, relays=relays, seed=arguments.seed, processes=arguments.processes
     )

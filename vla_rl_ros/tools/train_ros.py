@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
-from vla_rl_ros.tools.residual_task import absolute_eyes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -119,7 +118,7 @@ def graph_options(arguments: argparse.Namespace) -> GraphOptions:
         variant=arguments.variant,
         policy=arguments.base_policy,
         checkpoint="" if arguments.base_checkpoint is None else str(arguments.base_checkpoint),
-        eyes=absolute_eyes(arguments.eyes),
+        eyes=arguments.eyes,
         classifiers=(arguments.classifier,) if arguments.classifier else (),
         operator="spacemouse" if arguments.stand_in else "",
         learner=arguments.out,

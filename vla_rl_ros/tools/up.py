@@ -29,7 +29,6 @@ from vla_rl_ros.ros.graph_options import (
 )
 from vla_rl_ros.ros.share import known_tasks
 from vla_rl_ros.sim.variants import VARIANTS
-from vla_rl_ros.tools.residual_task import absolute_eyes
 
 DESCRIPTION = """\
 Start every process of the cell, bring the nodes up in order and stop them all on Ctrl-C, the arm
@@ -227,7 +226,7 @@ def options_of(arguments: argparse.Namespace) -> GraphOptions:
         variant=arguments.variant,
         policy=arguments.policy,
         checkpoint=arguments.checkpoint,
-        eyes=absolute_eyes(arguments.eyes),
+        eyes=arguments.eyes,
         mode=arguments.mode,
         residual=arguments.residual,
         classifiers=tuple(arguments.classifier),

@@ -29,7 +29,7 @@ class PrefixCache:
     """Keys and values of images and instruction, computed once per observation.
 
     Attributes:
-        keys_values: Of every layer; `velocity` leaves it as it found it.
+        keys_values: Of every layer; `suffix_hidden` leaves it as it found it.
         attention_mask: 1 for tokens, 0 for padding, shape (B, L).
         hidden: Output of the last layer but one, (B, L, width), where it was asked for.
     """
@@ -125,22 +125,3 @@ def suffix_hidden(
     cache.keys_values.crop(cache.length - cache.keys_values.get_seq_length())
     hidden: Tensor = output.last_hidden_state
     return hidden
-
-
-def velocity(
-    model: PI0ForConditionalGeneration,
-    cache: PrefixCache,
-    state: Tensor,
-    noisy_actions: Tensor,
-    token_times: Tensor,
-) -> Tensor:
-    """Predict the flow ``noise - action`` of every action; one denoising step's work.
-
-    Differentiable in `noisy_actions`. Arguments as in `embed_suffix`; `cache` can be used again.
-
-    Returns:
-        Shape (B, H, action_dim).
-    """
-    hidden = suffix_hidden(model, cache, state, noisy_actions, token_times)
-    flow: Tensor = model.action_out_proj(hidden[:, 1:])
-    return flow

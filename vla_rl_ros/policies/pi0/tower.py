@@ -54,9 +54,9 @@ class Tower:
         if not manifest.cameras:
             raise ConfigError(f"settings.eyes: {directory / 'policy.json'} names no cameras")
         # TensorRT is for exported graphs.
-        device = choose_device("cuda" if settings.device == "tensorrt" else settings.device)
+        device = choose_device("auto" if settings.device == "tensorrt" else settings.device)
+        torch.set_num_threads(settings.num_threads)
         model = load_model(directory, device, choose_dtype(settings.dtype, device))
-        model.requires_grad_(requires_grad=False)
         self.cameras = manifest.cameras
         self.feature_dim = len(manifest.cameras) * FEATURES_PER_CAMERA
         self.tower_hash = tower_hash(model, manifest)
@@ -64,7 +64,13 @@ class Tower:
         self._reduce = make_reduction(model)
         self._dtype: torch.dtype = model.action_out_proj.weight.dtype
         self._device = device
-        self._vlm = model.model.vlm
+        # The language model, most of the weights, is let go.
+        vlm = model.model.vlm
+        self._tower = vlm.vision_tower.requires_grad_(requires_grad=False)
+        self._project = vlm.multi_modal_projector.requires_grad_(requires_grad=False)
+        # The first time is slow, and says whether it works.
+        blank = np.zeros((self._size_px, self._size_px, 3), dtype=np.uint8)
+        self.look(dict.fromkeys(self.cameras, blank))
 
     def look(self, images: Mapping[str, ImageArray]) -> Float32Array:
         """Features of one observation's images, shape (F,).
@@ -75,6 +81,6 @@ class Tower:
         pixels = pixel_values(images, self.cameras, self._size_px, self._resize)[0]
         shown = torch.tensor(pixels, device=self._device, dtype=self._dtype)
         with torch.no_grad():
-            tokens = self._vlm.get_image_features(shown).pooler_output
+            tokens = self._project(self._tower(shown).last_hidden_state)
             features: Float32Array = self._reduce(tokens).cpu().numpy()
         return np.asarray(features, dtype=np.float32)
