@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class EpisodeResult:
         task: Task name.
         seed: Seed of the reset.
         outcome: Value of `core.episode.Outcome`.
-        duration_s: Time in the running phase.
+        duration_s: Time in the running phase, not a number where it never came to it.
         bag: Directory of the recording, empty when nothing was recorded.
         reset: Who reset the scene for it, a value of `core.episode.ResetKind`.
     """
@@ -43,6 +44,11 @@ class EpisodeResult:
     duration_s: float
     bag: str = ""
     reset: str = ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything ran."""
+        return not math.isnan(self.duration_s)
 
     @property
     def is_success(self) -> bool:

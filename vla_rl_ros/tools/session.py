@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.core.episode import EpisodeState, Phase
+from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.observer import GraphObserver
 from vla_rl_ros.tools.report import EpisodeResult, success_rates
@@ -19,6 +19,7 @@ BRINGUP_TIMEOUT_S = 150.0
 """Longer than the supervisor waits for a node, so that its own reason is what is shown."""
 EPISODE_TIMEOUT_S = 700.0
 RECOVER_TIMEOUT_S = 30.0
+_MAX_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,14 @@ class Session:
         real_time_factors: Simulated over wall time, sampled while episodes ran.
         reference_rates_hz: Rate of the reference stream, sampled while episodes ran.
         tick_jitters_p99_ms: 99th percentile of the control tick's jitter, sampled likewise.
+        failed_resets: Episodes that ended before they began, and were begun again.
     """
 
     results: list[EpisodeResult] = field(default_factory=list)
     real_time_factors: list[float] = field(default_factory=list)
     reference_rates_hz: list[float] = field(default_factory=list)
     tick_jitters_p99_ms: list[float] = field(default_factory=list)
+    failed_resets: int = 0
 
     def summary(self) -> dict[str, Any]:
         """The JSON line: worst case of each health figure, success per task, bags."""
@@ -58,6 +61,7 @@ class Session:
             "real_time_factor": _worst(self.real_time_factors, min),
             "reference_rate_hz": _worst(self.reference_rates_hz, min),
             "tick_jitter_p99_ms": _worst(self.tick_jitters_p99_ms, max),
+            "failed_resets": self.failed_resets,
             "bags": [result.bag for result in self.results if result.bag],
         }
 
@@ -118,10 +122,19 @@ def play_episode(
     *,
     may_recover: bool,
 ) -> None:
-    """Run one episode on an idle cell, and add what happened to `session`; see `run_session`."""
-    session.results.append(_run_episode(observer, plan, bags, check))
-    if observer.episode is not None and observer.episode.phase is Phase.FAULT:
-        _recover(observer, check, may_recover=may_recover)
+    """Run one episode on an idle cell, and add what happened to `session`; see `run_session`.
+
+    An arm that the last episode left pressed against something may fault on its way home. An
+    episode that did not begin says nothing about the policy: it is begun again, twice at most.
+    """
+    for _ in range(_MAX_STARTS):
+        result = _run_episode(observer, plan, bags, check)
+        if observer.episode is not None and observer.episode.phase is Phase.FAULT:
+            _recover(observer, check, may_recover=may_recover)
+        if result.has_begun or result.outcome != Outcome.FAULT.value:
+            break
+        session.failed_resets += 1
+    session.results.append(result)
     _sample_health(observer, session)
 
 

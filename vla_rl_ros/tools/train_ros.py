@@ -47,8 +47,9 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
         help="let a simulated person with a SpaceMouse help where the policy gets stuck",
     )
     group.add_argument(
-        "--patience", type=float, metavar="SECONDS",
-        help="how long nothing may go on before he helps (default: his own)",
+        "--patience", type=float, default=12.0, metavar="SECONDS",
+        help="how long nothing may go on before he helps; little of it keeps the policy from "
+        "learning (default: 12)",
     )  # fmt: skip
     group.add_argument(
         "--classifier", default="", metavar="DIR",
