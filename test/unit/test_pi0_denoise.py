@@ -99,7 +99,8 @@ def test_one_velocity_is_what_training_sees_with_a_time_per_row(small: torch.nn.
     times[:, :4] = 0.0
     with torch.no_grad():
         cache = forward.encode_prefix(small, scene.pixels, scene.all_tokens, scene.all_mask)
-        wanted = forward.velocity(small, cache, scene.state, scene.noise, times)
+        hidden = forward.suffix_hidden(small, cache, scene.state, scene.noise, times)
+        wanted = small.action_out_proj(hidden[:, 1:])
         assert _close(flow.velocity(scene.context(flow), scene.noise, times), wanted)
 
 
