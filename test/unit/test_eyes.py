@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from unit.pi0_checkpoints import write_nano
+from unit.pi0_checkpoints import CAMERAS, ENVIRONMENT, observation, write_nano
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.prefix import Prefix
-from vla_rl_ros.core.spec import STATE_DIM
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.eyes import SeeingPolicy
 from vla_rl_ros.policies.pi0 import make_eyes
@@ -27,22 +26,6 @@ from vla_rl_ros.policies.protocol import (
     make_policy,
 )
 from vla_rl_ros.policies.still import StillPolicy
-
-CAMERAS = ("wrist", "front")
-ENVIRONMENT = PolicyEnvironment(cameras=CAMERAS)
-
-
-def observation(seed: int = 0) -> PolicyObservation:
-    rng = np.random.default_rng(seed)
-    state = np.zeros(STATE_DIM)
-    state[3] = 1.0
-    return PolicyObservation(
-        stamp_ns=0,
-        images={n: rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for n in CAMERAS},
-        state=state,
-        instruction="lift the red cube",
-        task="lift",
-    )
 
 
 def make(name: str, path: Path | str = "", eyes: Path | str = "") -> ChunkPolicy:

@@ -9,35 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from unit.pi0_checkpoints import write_nano
+from unit.pi0_checkpoints import CAMERAS, observation, write_nano
 
-from vla_rl_ros.core.spec import STATE_DIM
 from vla_rl_ros.policies.manifest import read_manifest
 from vla_rl_ros.policies.onnx import OnnxSampler
 from vla_rl_ros.policies.pi0.loading import load_model
 from vla_rl_ros.policies.pi0.vision import FEATURES_PER_CAMERA, FeatureReduction, tower_hash
 from vla_rl_ros.policies.protocol import (
     PolicyEnvironment,
-    PolicyObservation,
     PolicySettings,
     featured,
     make_policy,
 )
-
-CAMERAS = ("wrist", "front")
-
-
-def _observation(seed: int) -> PolicyObservation:
-    rng = np.random.default_rng(seed)
-    state = np.zeros(STATE_DIM)
-    state[3] = 1.0
-    return PolicyObservation(
-        stamp_ns=0,
-        images={n: rng.integers(0, 256, (128, 128, 3), dtype=np.uint8) for n in CAMERAS},
-        state=state,
-        instruction="lift the red cube",
-        task="lift",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +37,7 @@ def test_features_belong_to_the_images_of_the_last_answer(directory: Path) -> No
     assert not seen.features().any()
     found = []
     for seed in (0, 1, 0):
-        policy.infer(_observation(seed), None)
+        policy.infer(observation(seed), None)
         found.append(seen.features())
     assert found[0].shape == (seen.feature_dim,) == (2 * FEATURES_PER_CAMERA,)
     assert found[0].dtype == np.float32
@@ -102,7 +85,7 @@ def test_an_exported_file_has_the_same_features_and_hash(directory: Path, tmp_pa
     export_onnx(directory, file)
     manifest = read_manifest(directory)
     ours, theirs = make_sampler(directory, manifest), OnnxSampler(file, "cpu", 1)
-    inputs = Translation(manifest, ours.shape, directory).inputs(_observation(3))
+    inputs = Translation(manifest, ours.shape, directory).inputs(observation(3))
     noise = np.zeros((1, ours.shape.horizon, ours.shape.action_dim), np.float32)
     ours(inputs, noise, None)
     theirs(inputs, noise, None)
