@@ -24,8 +24,9 @@ _EVAL_EVERY, _EVAL_EPISODES, _GOAL = 4_000, 40, 0.95
 _FINAL_EPISODES, _FINAL_START = 100, 1_000
 """Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
-_OURS = (
-    "learner.xi=0.25", _TRANSLATION_ONLY, "schedule.rule=ramp", "schedule.xi_start=0.05",
+_TILTING = "learner.xi_parts=1,1,1,0.4,0.4,0,0"
+_RAMP = (
+    "learner.xi=0.25", "schedule.rule=ramp", "schedule.xi_start=0.05",
     "schedule.ramp_episodes=40", "schedule.return_p=0.002",
 )  # fmt: skip
 
@@ -40,6 +41,7 @@ class Case:
         stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
         eyes: Whose vision tower looks for the residual, as `--eyes`; empty for the base's own.
         steps: Of the simulator.
+        parts: Setting of the bound of each channel.
     """
 
     task: str
@@ -47,6 +49,7 @@ class Case:
     stop_at: int = 0
     eyes: str = ""
     steps: int = 20_000
+    parts: str = _TRANSLATION_ONLY
 
     def door(self, out: Path) -> list[str]:
         """Options that training and evaluation share."""
@@ -60,7 +63,8 @@ class Case:
 CASES = {
     # Too easy for what ships.
     "friction": Case("peg", "peg_friction_tight", stop_at=6000),
-    "hard": Case("peg", "peg_hard", steps=36_000),
+    # Pressed so hard the peg turns in the hand: without tilting even the best has 18 of 20.
+    "hard": Case("peg", "peg_hard", steps=36_000, parts=_TILTING),
     # So early a tower does not know where the cube is.
     "lift": Case("lift", "default", stop_at=1200, eyes="shipped"),
 }
@@ -74,17 +78,21 @@ class Run:
         case: Of `CASES`.
         seed: Of the run.
         label: What is different.
-        settings: Of the learner.
+        settings: Of the learner and its schedule.
     """
 
     case: str
     seed: int
     label: str = "ours"
-    settings: tuple[str, ...] = _OURS
+    settings: tuple[str, ...] = ()
 
 
 RUNS = {
-    **{f"{case}{seed}": Run(case, seed) for case in CASES for seed in range(3)},
+    **{
+        f"{name}{seed}": Run(name, seed, settings=(case.parts, *_RAMP))
+        for name, case in CASES.items()
+        for seed in range(3)
+    },
     "all_channels": Run("friction", 0, "rotations, too, at once", ("learner.xi=0.25",)),
     "at_once": Run(
         "friction", 0, "preset as it is, translations only", ("learner.xi=0.25", _TRANSLATION_ONLY)

@@ -33,6 +33,7 @@ class CellStub(Node):
     Attributes:
         is_sensing: Whether arm and gripper publish.
         cameras: Cameras that publish.
+        grey: What they see, in all channels.
         is_supervised: Whether the supervisor's heartbeat goes on.
         heard: Messages of the watched topics, in order.
     """
@@ -44,6 +45,7 @@ class CellStub(Node):
         self.pose = HOME
         self.is_sensing = True
         self.cameras: set[str] = set()
+        self.grey = 7
         self.is_supervised = True
         self.episode = EpisodeState(phase=Phase.IDLE, task="lift", instruction="lift the red cube")
         self.heard = defaultdict(list)
@@ -162,7 +164,7 @@ class CellStub(Node):
             gripper = GripperState(stamp_ns=stamp_ns, width_m=0.08)
             self.send("gripper/state", codecs.encode_gripper(gripper))
         for camera in self.cameras:
-            rgb = np.full((8, 8, 3), 7, dtype=np.uint8)
+            rgb = np.full((8, 8, 3), self.grey, dtype=np.uint8)
             self.send(f"camera/{camera}/image", codecs.encode_image(rgb, stamp_ns, camera))
 
     def _beat(self) -> None:

@@ -91,6 +91,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._running().reset(self.episode.epoch)
         self._took_ms, self._age_ms = Window(100), Window(100)
         self._row_s = self._asked_s = self._published_s = float("-inf")
+        self._scene_ns = 0
         self._said = ""
         if self._worker is not None:
             self._worker.urgency = own_urgency()
@@ -123,7 +124,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
             self._requests.settings = config.timing
 
     def on_episode(self, before: EpisodeState) -> None:
-        """Forget the last episode; ask as soon as the next one is ready."""
+        """Forget the last episode; from READY on the scene is that of the next one."""
         if not self.is_running:
             return
         requests = self._running()
@@ -131,7 +132,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
             requests.reset(self.episode.epoch)
             self._row_s = self._published_s = float("-inf")
         if self.episode.phase is Phase.READY and before.phase is not Phase.READY:
-            self._ask(self.now_ns())
+            self._scene_ns = self.now_ns()
 
     def on_executed(self, row: ExecutedAction) -> None:
         """Follow the tick, and ask when it is time."""
@@ -186,6 +187,9 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         except InvalidCommandError as error:
             self.diag.count(f"rejected.{error.reason}")
             self.say(Level.WARN, f"no chunk: {error}")
+            return
+        if seen.stamp_ns < self._scene_ns:
+            # Of the scene before its reset: the timer asks again.
             return
         self._asked_s = self.now_s()
         self._age_ms.add((self.now_ns() - seen.stamp_ns) * 1e-6)
