@@ -17,8 +17,9 @@ from vla_rl_ros.core.reference import ReferenceInterpolator, ReferenceLimits, cl
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.hardware.franka_config import FrankaConfig
 from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.layouts import DOWN_XYZW, HOME_POSITION_M, sample_layout
 from vla_rl_ros.sim.scene import HOME_Q_RAD
-from vla_rl_ros.sim.tasks import DOWN_XYZW, HOME_POSITION_M, Task, sample_layout
+from vla_rl_ros.sim.tasks import Task
 
 pytest.importorskip("franky")
 from vla_rl_ros.hardware.franka_arm import FrankaArm

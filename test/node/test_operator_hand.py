@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, Source
-from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.core.teleop_config import AXES, BUTTONS
 from vla_rl_ros.hardware.spacemouse import SpaceMouse
 from vla_rl_ros.ros.action_codecs import decode_executed
 from vla_rl_ros.ros.channels import decode_channels, from_stamp, to_stamp

@@ -13,7 +13,7 @@ from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.intervention import NO_STEP, ExecutedAction, Source
 from vla_rl_ros.core.shadow import disagreement
 from vla_rl_ros.core.spec import ActionSpec
-from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.core.teleop_config import AXES, BUTTONS
 from vla_rl_ros.policies.protocol import POLICY_MODULES
 from vla_rl_ros.ros.action_codecs import decode_executed, decode_policy_action
 from vla_rl_ros.ros.channels import to_stamp

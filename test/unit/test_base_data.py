@@ -12,16 +12,8 @@ from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_data import TASK_ORDER, DemoSet
 from vla_rl_ros.learning.base_episodes import collect_shard
 from vla_rl_ros.learning.base_labels import paired_starts
-from vla_rl_ros.learning.base_scene import VaryingCells
 
 EPISODES = 2
-
-
-@pytest.fixture(scope="module")
-def cells():
-    made = VaryingCells()
-    yield made
-    made.close()
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from vla_rl_ros.learning.base_eval import (
     run_episode,
     summary,
 )
-from vla_rl_ros.policies.experts import ExpertView, expert_chunk
+from vla_rl_ros.policies.expert_chunks import expert_chunk
+from vla_rl_ros.policies.expert_view import ExpertView
 from vla_rl_ros.policies.protocol import PolicyObservation
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.tasks import Task

@@ -23,13 +23,6 @@ def relays(cells: VaryingCells) -> DemoSet:
 
 
 @pytest.fixture(scope="module")
-def cells():
-    made = VaryingCells()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def shard(cells) -> DemoSet:
     return relays(cells)
 

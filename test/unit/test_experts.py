@@ -12,13 +12,9 @@ from scipy.spatial.transform import Rotation
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.core.types import FloatArray, Pose
-from vla_rl_ros.policies.experts import (
-    EXPERT_TASKS,
-    ExpertView,
-    expert_action,
-    expert_chunk,
-    rotation_matrix,
-)
+from vla_rl_ros.policies.expert_chunks import expert_chunk
+from vla_rl_ros.policies.expert_view import ExpertView, rotation_matrix
+from vla_rl_ros.policies.experts import EXPERT_TASKS, expert_action
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.tasks import TASKS, Task
 from vla_rl_ros.sim.variants import variant

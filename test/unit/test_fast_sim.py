@@ -14,8 +14,9 @@ from vla_rl_ros.core.geometry import offset_pose
 from vla_rl_ros.core.impedance import PRESETS, ImpedanceSettings
 from vla_rl_ros.core.spec import STATE_DIM, state_vector
 from vla_rl_ros.core.types import Pose
-from vla_rl_ros.sim import tasks
-from vla_rl_ros.sim.fast_sim import FastSim, FastSimConfig
+from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.fast_timing import FastSimConfig
+from vla_rl_ros.sim.placing import place_wall
 from vla_rl_ros.sim.scene_ids import CAMERAS
 from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.sim.variants import SceneConfig
@@ -155,7 +156,7 @@ def push_into_wall(settings: ImpedanceSettings) -> np.ndarray:
     sim = FastSim(settings=settings)
     sim.reset(Task.LIFT, seed=0)
     face_m = np.add(sim.tcp().position_m, (0.06, 0.0, 0.0))
-    tasks.place_wall(sim.model, sim.data, sim.ids, face_m)
+    place_wall(sim.model, sim.data, sim.ids, face_m)
     for _ in range(25):
         sim.step(move(x=0.02, is_open=False))
     return sim.arm_state().wrench.force_n

@@ -24,7 +24,7 @@ from vla_rl_ros.sim.fast_reference import FastReference
 from vla_rl_ros.sim.law import TORQUE_LIMITS_NM, ImpedanceLaw
 from vla_rl_ros.sim.scene import HOME_Q_RAD, compile_model
 from vla_rl_ros.sim.scene_ids import SceneIds
-from vla_rl_ros.sim.tasks import tcp_pose
+from vla_rl_ros.sim.scene_poses import tcp_pose
 from vla_rl_ros.sim.variants import SceneConfig
 
 ASYMMETRIC = ImpedanceSettings(clip_plus_m=(0.004, 0.01, 0.02), clip_minus_m=(0.01, 0.003, 0.008))

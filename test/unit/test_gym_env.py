@@ -15,7 +15,8 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import ACTION_DIM, STATE_CHANNELS
 from vla_rl_ros.sim import gym_env
 from vla_rl_ros.sim.gym_env import ENV_IDS, CellEnv
-from vla_rl_ros.sim.tasks import TASKS, Task, sample_layout
+from vla_rl_ros.sim.layouts import sample_layout
+from vla_rl_ros.sim.tasks import TASKS, Task
 from vla_rl_ros.sim.variants import SceneConfig
 
 PRESS = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -1.0], dtype=np.float32)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.core.teleop_config import AXES, BUTTONS
 from vla_rl_ros.tools.cli import main
 from vla_rl_ros.tools.keyboard import HOLD_S, KeyHand, run
 

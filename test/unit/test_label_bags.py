@@ -12,7 +12,7 @@ from unit.bag_samples import KEEP, NS_PER_S, START_NS, STORE, cdr, channels, hea
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError, ConfigError
-from vla_rl_ros.core.teleop import BUTTONS
+from vla_rl_ros.core.teleop_config import BUTTONS
 from vla_rl_ros.data.bag_writer import BagWriter
 from vla_rl_ros.data.label_frames import read_frames
 from vla_rl_ros.data.label_set import LabelSet

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.learning.schedule import Advice, Driver, Schedule, ScheduleConfig, worse_p_value
+from vla_rl_ros.learning.fisher import worse_p_value
+from vla_rl_ros.learning.schedule import Advice, Driver, Schedule, ScheduleConfig
 
 BASE, RESIDUAL = Driver.BASE, Driver.RESIDUAL
 RATCHET = ScheduleConfig(rule="ratchet", xi_start=0.1, xi_factor=2.0, window=4, least_episodes=4)

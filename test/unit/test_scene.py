@@ -12,8 +12,9 @@ from franky_sim.mujoco_simulator import MujocoSimulator
 
 from vla_rl_ros.core.errors import ConfigError, SceneError
 from vla_rl_ros.sim import scene
+from vla_rl_ros.sim.layouts import DOWN_XYZW, HOME_POSITION_M
 from vla_rl_ros.sim.scene_ids import SceneIds
-from vla_rl_ros.sim.tasks import DOWN_XYZW, HOME_POSITION_M, tcp_pose
+from vla_rl_ros.sim.scene_poses import tcp_pose
 from vla_rl_ros.sim.variants import VARIANTS, SceneConfig, variant
 
 

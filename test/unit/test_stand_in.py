@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from vla_rl_ros.core.spec import ActionSpec
-from vla_rl_ros.core.teleop import Teleop, TeleopConfig, axes_of
+from vla_rl_ros.core.teleop import Teleop
+from vla_rl_ros.core.teleop_axes import axes_of
+from vla_rl_ros.core.teleop_config import TeleopConfig
 from vla_rl_ros.core.types import Pose
 from vla_rl_ros.sim.fast_sim import FastSim
-from vla_rl_ros.sim.operator import Person, PersonSettings, Sight, remaining_m
+from vla_rl_ros.sim.operator import Person, PersonSettings
+from vla_rl_ros.sim.sight import Sight, remaining_m
 from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.tools.stand_in import expert_skill
 

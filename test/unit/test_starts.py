@@ -7,10 +7,12 @@ import mujoco
 import numpy as np
 import pytest
 
-from vla_rl_ros.policies.experts import ExpertView, expert_action
+from vla_rl_ros.policies.expert_view import ExpertView
+from vla_rl_ros.policies.experts import expert_action
 from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.placing import park_peg
 from vla_rl_ros.sim.starts import start_problem
-from vla_rl_ros.sim.tasks import TASKS, Task, is_success, park_peg
+from vla_rl_ros.sim.tasks import TASKS, Task, is_success
 from vla_rl_ros.sim.variants import variant
 
 

@@ -11,11 +11,13 @@ import pytest
 
 from vla_rl_ros.core.errors import ConfigError, SceneError
 from vla_rl_ros.core.types import Pose
-from vla_rl_ros.sim import tasks
+from vla_rl_ros.sim import layouts, placing, tasks
 from vla_rl_ros.sim.kinematics import place_arm
+from vla_rl_ros.sim.layouts import Layout
 from vla_rl_ros.sim.scene import PEG_IN_HAND_M, PEG_PARKING_M, WALL_PARKING_M, compile_model
 from vla_rl_ros.sim.scene_ids import SceneIds
-from vla_rl_ros.sim.tasks import Layout, Task
+from vla_rl_ros.sim.scene_poses import object_poses, tcp_pose
+from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.sim.variants import SceneConfig, variant
 
 CONFIG = SceneConfig()
@@ -29,10 +31,10 @@ class Scene:
 
     def apply(self, layout: Layout) -> None:
         place_arm(self.model, self.data, self.ids, layout.start)
-        tasks.apply_layout(self.model, self.data, self.ids, layout)
+        placing.apply_layout(self.model, self.data, self.ids, layout)
 
     def objects(self) -> dict[str, Pose]:
-        return tasks.object_poses(self.data, self.ids)
+        return object_poses(self.data, self.ids)
 
     def is_success(self, task: Task) -> bool:
         mujoco.mj_forward(self.model, self.data)
@@ -50,7 +52,7 @@ def cell(compiled: tuple[mujoco.MjModel, SceneIds]) -> Scene:
 
 
 def draw(task: Task, seed: int, config: SceneConfig = CONFIG) -> Layout:
-    return tasks.sample_layout(task, config, np.random.default_rng(seed))
+    return layouts.sample_layout(task, config, np.random.default_rng(seed))
 
 
 def positions(layout: Layout) -> np.ndarray:
@@ -91,15 +93,15 @@ def test_objects_stay_apart_and_on_the_table() -> None:
 def test_the_arm_starts_near_home_or_with_the_peg_above_the_hole() -> None:
     for seed in range(50):
         lift, peg = draw(Task.LIFT, seed), draw(Task.PEG, seed)
-        assert np.all(np.abs(lift.start.position_m - tasks.HOME_POSITION_M) <= 0.05)
+        assert np.all(np.abs(lift.start.position_m - layouts.HOME_POSITION_M) <= 0.05)
         assert np.all(np.abs(peg.start.position_m[:2] - peg.hole_xy_m) <= 0.05)
         assert 0.15 <= peg.start.position_m[2] <= 0.21
         assert (lift.gripper_width_m, peg.gripper_width_m) == (0.08, 0.0)
 
 
 def test_a_spread_without_room_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "_MIN_DISTANCE_M", 0.5)
-    monkeypatch.setattr(tasks, "_MAX_DRAWS", 10)
+    monkeypatch.setattr(layouts, "_MIN_DISTANCE_M", 0.5)
+    monkeypatch.setattr(layouts, "_MAX_DRAWS", 10)
     with pytest.raises(SceneError, match="object_spread_m"):
         draw(Task.LIFT, 0)
 
@@ -135,7 +137,7 @@ def test_the_welded_peg_follows_the_hand_and_does_not_load_it(cell: Scene) -> No
         cell.data.qfrc_applied[arm] = cell.data.qfrc_bias[arm]
         cell.data.qfrc_applied[arm.start] += 3.0
         mujoco.mj_step(cell.model, cell.data)
-    tcp = tasks.tcp_pose(cell.data, cell.ids)
+    tcp = tcp_pose(cell.data, cell.ids)
     offset = np.linalg.norm(cell.objects()["peg"].position_m - tcp.position_m)
     assert np.linalg.norm(cell.data.qvel[arm]) > 0.01
     assert offset == pytest.approx(PEG_IN_HAND_M, abs=1e-3)
@@ -205,10 +207,10 @@ def test_peg_succeeds_twenty_millimetres_deep_in_the_hole_only(
 
 def test_the_wall_stands_where_it_is_put_and_goes_away(cell: Scene) -> None:
     cell.apply(draw(Task.LIFT, 0))
-    tasks.place_wall(cell.model, cell.data, cell.ids, np.array([0.6, 0.0, 0.25]))
+    placing.place_wall(cell.model, cell.data, cell.ids, np.array([0.6, 0.0, 0.25]))
     wall = cell.ids.bodies["wall"]
     assert cell.data.xpos[wall] == pytest.approx(np.array([0.62, 0.0, 0.25]))
-    tasks.park_wall(cell.model, cell.data, cell.ids)
+    placing.park_wall(cell.model, cell.data, cell.ids)
     assert cell.data.xpos[wall] == pytest.approx(np.array(WALL_PARKING_M))
 
 

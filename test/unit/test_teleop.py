@@ -10,17 +10,9 @@ from hypothesis import strategies as st
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.spec import ActionSpec
-from vla_rl_ros.core.teleop import (
-    AXES,
-    BUTTONS,
-    Presses,
-    Teleop,
-    TeleopConfig,
-    axes_of,
-    increment_of,
-    with_dead_zone,
-    without_dead_zone,
-)
+from vla_rl_ros.core.teleop import Presses, Teleop
+from vla_rl_ros.core.teleop_axes import axes_of, increment_of, with_dead_zone, without_dead_zone
+from vla_rl_ros.core.teleop_config import AXES, BUTTONS, TeleopConfig
 
 SPEC = ActionSpec()
 NO_BUTTON = [0] * len(BUTTONS)

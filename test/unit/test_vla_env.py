@@ -21,7 +21,8 @@ from vla_rl_ros.learning.learner import ResidualLearner
 from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID, planned_base
 from vla_rl_ros.policies.protocol import PolicyObservation
-from vla_rl_ros.sim.tasks import Task, sample_layout
+from vla_rl_ros.sim.layouts import sample_layout
+from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.tools.lockstep import InjectedDelay, LockStep
 from vla_rl_ros.tools.sim_world import SimWorld
 

@@ -1,130 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator's hand means: from the axes and buttons of a device to an action.
+"""When the operator drives and what he wants: follows the reports of one device.
 
-Owns dead zone, mapping, scale, and when a hand on the device counts as somebody who drives. Called
-by the gate's node with what `teleop/joy` carries; the caller brings the clock.
-
-    device -> operator's frame (x away from him, y left, z up) -> dead zone -> `teleop/joy`
-           -> mapping -> scale -> increment per tick in the base frame, SI
-
-The operator's frame is right-handed (REP-103). Where he stands does not matter to the device, only
-to `mapping`.
+Owns when a hand on the device counts as somebody who drives, and which presses nobody has taken
+yet; what an axis is worth is `core.teleop_axes`. Called by the gate's node with what `teleop/joy`
+carries; the caller brings the clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
-from vla_rl_ros.core.spec import GRIPPER_INDEX, ActionSpec
+from vla_rl_ros.core.errors import InvalidCommandError
+from vla_rl_ros.core.spec import ActionSpec
+from vla_rl_ros.core.teleop_axes import increment_of
+from vla_rl_ros.core.teleop_config import BUTTONS, NUM_AXES, TeleopConfig
 from vla_rl_ros.core.types import FloatArray, finite_array
-
-AXES = ("x", "y", "z", "rx", "ry", "rz")
-"""Order of the axes of `teleop/joy`: translations and right-handed rotations."""
-BUTTONS = ("gripper", "success", "failure", "stop", "mark")
-"""Order of the buttons of `teleop/joy`, by what they mean."""
-NUM_AXES = len(AXES)
-_NOT_USED = "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeleopConfig:
-    """How a hand on the device moves the arm, and when it takes the arm over."""
-
-    mapping: tuple[str, ...] = param(
-        AXES,
-        doc="Axis of the operator that moves x y z rx ry rz of the base frame, each with or "
-        "without a minus; none locks one. Opposite the robot: -x -y z -rx -ry rz.",
-        live=True,
-    )
-    scale: tuple[float, ...] = param(
-        (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
-        doc="Part of the range of an action at full deflection, for x y z rx ry rz of the base.",
-        low=0.0,
-        high=1.0,
-        live=True,
-    )
-    dead_zone: float = param(
-        0.05, doc="Deflection of an axis that counts as none.", low=0.0, high=0.5, live=True
-    )
-    buttons: tuple[str, ...] = param(
-        (
-            "LEFT:gripper",
-            "RIGHT:success",
-            "BTN_1:gripper",
-            "BTN_2:success",
-            "BTN_3:failure",
-            "BTN_4:mark",
-            "ESC:stop",
-        ),
-        doc="What each button of the device means, as NAME:meaning; several may mean the same. "
-        f"Meanings: {', '.join(BUTTONS)}.",
-        live=True,
-    )
-    engage_threshold: float = param(
-        0.1,
-        doc="Largest deflection behind the dead zone at which the operator takes over.",
-        low=0.01,
-        high=1.0,
-        live=True,
-    )
-    engage_after_s: float = param(
-        0.0,
-        doc="How long that deflection must last before he takes over; 0 for at once.",
-        unit="s",
-        low=0.0,
-        high=1.0,
-        live=True,
-    )
-    release_threshold: float = param(
-        0.05, doc="Deflection below which he has let go.", low=0.0, high=1.0, live=True
-    )
-    release_after_s: float = param(
-        0.3,
-        doc="How long he must have let go before the policy may go on.",
-        unit="s",
-        low=0.0,
-        high=5.0,
-        live=True,
-    )
-
-    def __post_init__(self) -> None:
-        """Check bounds, that every axis is known and none drives two, and the hysteresis."""
-        check_bounds(self)
-        sources = [entry.removeprefix("-") for entry in self.mapping]
-        unknown = [name for name in sources if name not in (*AXES, _NOT_USED)]
-        if unknown or len(sources) != NUM_AXES:
-            raise ConfigError(
-                f"mapping={self.mapping} needs {NUM_AXES} of {', '.join(AXES)} or {_NOT_USED}, "
-                "each with or without a minus"
-            )
-        used = [name for name in sources if name != _NOT_USED]
-        if len(set(used)) != len(used):
-            raise ConfigError(f"mapping={self.mapping} uses an axis twice")
-        if len(self.scale) != NUM_AXES:
-            raise ConfigError(f"scale={self.scale} needs {NUM_AXES} values")
-        for entry in self.buttons:
-            name, _, meaning = entry.partition(":")
-            if not name or meaning not in BUTTONS:
-                raise ConfigError(f"buttons: '{entry}' is not NAME:{'|'.join(BUTTONS)}")
-        if self.release_threshold > self.engage_threshold:
-            raise ConfigError(
-                f"release_threshold={self.release_threshold} must not exceed "
-                f"engage_threshold={self.engage_threshold}"
-            )
-
-    def levels(self, pressed: Collection[str]) -> tuple[int, ...]:
-        """Buttons that are down, by the names of the device, in the order of `BUTTONS`."""
-        meant = {
-            meaning
-            for name, _, meaning in (entry.partition(":") for entry in self.buttons)
-            if name in pressed
-        }
-        return tuple(int(name in meant) for name in BUTTONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,52 +31,6 @@ class HumanCommand:
 
     increment: FloatArray
     is_driving: bool
-
-
-def without_dead_zone(axes: Sequence[float] | FloatArray, dead_zone: float) -> FloatArray:
-    """Cut the middle out of each axis and stretch the rest, so that nothing jumps at its edge.
-
-    Args:
-        axes: Deflections, shape (6,); beyond [-1, 1] they are clipped.
-        dead_zone: Deflection that counts as none, in [0, 1).
-    """
-    clipped = np.clip(np.asarray(axes, dtype=np.float64), -1.0, 1.0)
-    size = np.maximum(np.abs(clipped) - dead_zone, 0.0) / (1.0 - dead_zone)
-    return np.asarray(np.copysign(size, clipped) + 0.0, dtype=np.float64)
-
-
-def mapping_matrix(mapping: Sequence[str]) -> FloatArray:
-    """Matrix M, shape (6, 6), with ``base = M @ operator``; entries are -1, 0 and 1."""
-    matrix = np.zeros((NUM_AXES, NUM_AXES))
-    for row, entry in enumerate(mapping):
-        name = entry.removeprefix("-")
-        if name != _NOT_USED:
-            matrix[row, AXES.index(name)] = -1.0 if entry.startswith("-") else 1.0
-    return matrix
-
-
-def increment_of(axes: FloatArray, config: TeleopConfig, spec: ActionSpec) -> FloatArray:
-    """Increment of one tick, base frame, SI, shape (6,), of axes behind the dead zone."""
-    wanted = mapping_matrix(config.mapping) @ axes * np.asarray(config.scale)
-    return spec.to_si(np.append(wanted, 0.0))[:GRIPPER_INDEX]
-
-
-def axes_of(increment: FloatArray, config: TeleopConfig, spec: ActionSpec) -> FloatArray:
-    """Inverse of `increment_of`, clipped to [-1, 1]: how far to push for an increment.
-
-    An axis that is locked, or scaled to nothing, stays where it is.
-    """
-    wanted = spec.to_normalised(np.append(increment, 0.5))[:GRIPPER_INDEX]
-    scale = np.asarray(config.scale)
-    pushed = np.divide(wanted, scale, out=np.zeros(NUM_AXES), where=scale > 0.0)
-    axes = np.clip(mapping_matrix(config.mapping).T @ pushed, -1.0, 1.0)
-    return np.asarray(axes, dtype=np.float64)
-
-
-def with_dead_zone(axes: FloatArray, dead_zone: float) -> FloatArray:
-    """Inverse of `without_dead_zone` for axes in [-1, 1]; what is zero stays zero."""
-    pushed = np.copysign(dead_zone, axes) + axes * (1.0 - dead_zone)
-    return np.asarray(np.where(axes == 0.0, 0.0, pushed), dtype=np.float64)
 
 
 @dataclass(slots=True)

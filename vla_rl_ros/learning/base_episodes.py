@@ -23,11 +23,13 @@ from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray, Pose
 from vla_rl_ros.learning.base_data import IMAGE_PX, TARGETS, TASK_ORDER, DemoSet, joined
 from vla_rl_ros.learning.base_scene import VaryingCells
-from vla_rl_ros.policies.experts import ExpertView, expert_action
+from vla_rl_ros.policies.expert_view import ExpertView
+from vla_rl_ros.policies.experts import expert_action
 from vla_rl_ros.policies.pi0.images import shrink
 from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.layouts import Layout, sample_layout
 from vla_rl_ros.sim.scene_ids import CAMERAS
-from vla_rl_ros.sim.tasks import Layout, Task, sample_layout
+from vla_rl_ros.sim.tasks import Task
 
 SHARD_EPISODES = 20
 SHARD_PAIRS = 25

@@ -20,7 +20,8 @@ from vla_rl_ros.learning.base_episodes import Episode, solve
 from vla_rl_ros.learning.base_eval import DelayedExecutor, seen
 from vla_rl_ros.learning.base_scene import VaryingCells
 from vla_rl_ros.policies.pi0.policy import CheckpointPolicy
-from vla_rl_ros.sim.tasks import Task, sample_layout
+from vla_rl_ros.sim.layouts import sample_layout
+from vla_rl_ros.sim.tasks import Task
 
 SHARD_RELAYS = 15
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray, Pose
-from vla_rl_ros.policies.experts import ExpertView, expert_action
+from vla_rl_ros.policies.expert_view import ExpertView
+from vla_rl_ros.policies.experts import expert_action
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.tasks import Task
 

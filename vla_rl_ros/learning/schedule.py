@@ -6,10 +6,7 @@ episode. xi rises only while the rolling success does not drop, the weights of t
 to be kept, a residual that is measurably worse than that window gets them back, and one that is
 measurably worse than the base is replaced by the base for some episodes.
 
-"Measurably worse" is Fisher's exact test, one-sided: how probable so few successes of the residual
-are, next to those it is compared with, if both were equally good. It looks at the latest episodes,
-as many of them as speak most clearly: a policy that broke a moment ago is not excused by what it
-did before.
+What "measurably worse" means is said in `learning.fisher`.
 """
 
 from __future__ import annotations
@@ -25,6 +22,7 @@ import numpy as np
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning.fisher import are_latest_worse
 
 _ROUNDING = 1e-9
 
@@ -178,16 +176,8 @@ class Schedule:
         return self._advice(reason=f"the residual plays again with xi {self.xi:.3f}")
 
     def _is_worse_than(self, successes: int, episodes: int, p_value: float) -> bool:
-        """Whether the latest episodes are, however many of them one looks at."""
-        if not episodes:
-            return False
-        mine = 0
-        for count, is_success in enumerate(reversed(self._recent), 1):
-            mine += is_success
-            is_enough = count >= self.config.least_episodes
-            if is_enough and worse_p_value(mine, count, successes, episodes) <= p_value:
-                return True
-        return False
+        least = self.config.least_episodes
+        return are_latest_worse(self._recent, successes, episodes, p_value, least=least)
 
     def _return_to_best(self) -> Advice:
         reason = (
@@ -292,26 +282,3 @@ class Schedule:
             self._base_left = int(state["base_left"])
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"this is not the state of a schedule: {error}") from error
-
-
-def worse_p_value(successes: int, episodes: int, base_successes: int, base_episodes: int) -> float:
-    """One-sided p-value of Fisher's exact test.
-
-    Args:
-        successes: Of the residual.
-        episodes: Of the residual.
-        base_successes: Of the base.
-        base_episodes: Of the base.
-
-    Returns:
-        Probability of at most so many successes of the residual if both were equally good, given
-        the successes of both together.
-    """
-    all_successes = successes + base_successes
-    all_failures = episodes + base_episodes - all_successes
-    fewest = max(0, episodes - all_failures)
-    ways = sum(
-        math.comb(all_successes, i) * math.comb(all_failures, episodes - i)
-        for i in range(fewest, successes + 1)
-    )
-    return ways / math.comb(episodes + base_episodes, episodes)

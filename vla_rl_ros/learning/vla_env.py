@@ -40,8 +40,9 @@ from vla_rl_ros.policies.protocol import (
     make_policy,
 )
 from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.layouts import sample_layout
 from vla_rl_ros.sim.scene_ids import CAMERAS
-from vla_rl_ros.sim.tasks import TASKS, sample_layout, task_by_name
+from vla_rl_ros.sim.tasks import TASKS, task_by_name
 from vla_rl_ros.sim.variants import variant
 
 NAME = "vla_rl_ros/Vla-v0"

@@ -9,7 +9,8 @@ from vla_rl_ros.core.prefix import Conditioning, Prefix
 from vla_rl_ros.core.spec import STATE_DIM, is_open_command
 from vla_rl_ros.core.ticks import nearest_index
 from vla_rl_ros.core.types import FloatArray, Pose, finite_array
-from vla_rl_ros.policies.experts import ExpertView, expert_chunk
+from vla_rl_ros.policies.expert_chunks import expert_chunk
+from vla_rl_ros.policies.expert_view import ExpertView
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicyObservation, PolicySettings
 
 _HALF_OPEN_M = 0.04

@@ -11,7 +11,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.intervention import Anchor, GateSettings
 from vla_rl_ros.core.reference import ReferenceLimits
 from vla_rl_ros.core.spec import ActionSpec
-from vla_rl_ros.core.teleop import TeleopConfig
+from vla_rl_ros.core.teleop_config import TeleopConfig
 
 
 class HandDevice(enum.Enum):

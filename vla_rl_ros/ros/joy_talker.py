@@ -41,7 +41,7 @@ class JoyTalker:
         rclpy.shutdown(context=self._context)
 
     def say(self, axes: Sequence[float], buttons: Sequence[int]) -> None:
-        """Publish what the hand does now; see `core.teleop` for the order."""
+        """Publish what the hand does now; see `core.teleop_config` for the order."""
         message = Joy(axes=[float(value) for value in axes], buttons=list(buttons))
         message.header.stamp = self._node.get_clock().now().to_msg()
         message.header.frame_id = self._node.get_name()

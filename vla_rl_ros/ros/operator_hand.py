@@ -18,7 +18,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Joy
 
 from vla_rl_ros.core.errors import InvalidCommandError
-from vla_rl_ros.core.teleop import Presses, Teleop, without_dead_zone
+from vla_rl_ros.core.teleop import Presses, Teleop
+from vla_rl_ros.core.teleop_axes import without_dead_zone
 from vla_rl_ros.hardware.sixdof_reader import HandSample, SixDofReader
 from vla_rl_ros.hardware.spacemouse import SpaceMouse
 from vla_rl_ros.ros.channels import check_age, from_stamp, to_stamp

@@ -7,13 +7,10 @@ than 40 times real time. Not thread-safe; images belong to the thread that took 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import mujoco
 import numpy as np
 
-from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import ConfigError, SceneError
+from vla_rl_ros.core.errors import SceneError
 from vla_rl_ros.core.impedance import PRESETS, ImpedanceSettings
 from vla_rl_ros.core.reference import ReferenceLimits, limit_target
 from vla_rl_ros.core.spec import ActionSpec, is_open_command, state_vector
@@ -29,47 +26,19 @@ from vla_rl_ros.core.types import (
 )
 from vla_rl_ros.sim.fast_gripper import FastGripper
 from vla_rl_ros.sim.fast_reference import FastReference
+from vla_rl_ros.sim.fast_timing import FastSimConfig
 from vla_rl_ros.sim.fci_wrench import ExternalWrench
 from vla_rl_ros.sim.kinematics import place_arm
 from vla_rl_ros.sim.law import ImpedanceLaw
+from vla_rl_ros.sim.layouts import MAX_GRIPPER_WIDTH_M, Layout, sample_layout
+from vla_rl_ros.sim.placing import apply_layout
 from vla_rl_ros.sim.scene import compile_model
 from vla_rl_ros.sim.scene_ids import CAMERAS
-from vla_rl_ros.sim.tasks import (
-    MAX_GRIPPER_WIDTH_M,
-    Layout,
-    Task,
-    apply_layout,
-    is_success,
-    object_poses,
-    sample_layout,
-    tcp_pose,
-)
+from vla_rl_ros.sim.scene_poses import object_poses, tcp_pose
+from vla_rl_ros.sim.tasks import Task, is_success
 from vla_rl_ros.sim.variants import SceneConfig
 
 _SETTLE_S = 0.1
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastSimConfig:
-    """Resolution of the fast simulator in time."""
-
-    timestep_s: float = param(0.002, doc="Physics step.", unit="s", low=0.0005, high=0.0025)
-    hold_steps: int = param(
-        2, doc="Steps for which a torque is held; 10 ms of holding is unstable.", low=1, high=4
-    )
-    reference_period_s: float = param(
-        0.01, doc="Time between two samples of the reference.", unit="s", low=0.001, high=0.01
-    )
-
-    def __post_init__(self) -> None:
-        """Check bounds, and that steps fill a period."""
-        check_bounds(self)
-        ratio = self.reference_period_s / self.timestep_s
-        if abs(ratio - round(ratio)) > 1e-6:
-            raise ConfigError(
-                f"reference_period_s={self.reference_period_s} must be a whole number of "
-                f"timestep_s={self.timestep_s}"
-            )
 
 
 class FastSim:
@@ -291,7 +260,7 @@ class FastSim:
             ) from error
 
     def objects(self) -> dict[str, Pose]:
-        """Privileged object poses, see `tasks.object_poses`."""
+        """Privileged object poses, see `scene_poses.object_poses`."""
         return object_poses(self.data, self.ids)
 
     def is_success(self) -> bool:

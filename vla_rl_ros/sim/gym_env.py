@@ -21,8 +21,9 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import ACTION_DIM, STATE_CHANNELS
 from vla_rl_ros.core.types import FloatArray, ImageArray
 from vla_rl_ros.sim.fast_sim import FastSim
+from vla_rl_ros.sim.layouts import sample_layout
 from vla_rl_ros.sim.scene_ids import CAMERAS
-from vla_rl_ros.sim.tasks import TASKS, Task, sample_layout, task_by_name
+from vla_rl_ros.sim.tasks import TASKS, Task, task_by_name
 from vla_rl_ros.sim.variants import SceneConfig, variant
 
 ENV_IDS = {task: f"vla_rl_ros/{task.value.title().replace('_', '')}-v0" for task in Task}

@@ -17,17 +17,12 @@ import numpy as np
 
 from vla_rl_ros.core.errors import SceneError
 from vla_rl_ros.core.types import Pose
+from vla_rl_ros.sim.layouts import HOME_POSITION_M, sample_layout
 from vla_rl_ros.sim.scene_channel import SOCKET_NAME, SceneClient
 from vla_rl_ros.sim.scene_ids import SceneIds
+from vla_rl_ros.sim.scene_poses import object_poses
 from vla_rl_ros.sim.snapshot import MODEL_NAME, SNAPSHOT_NAME, SnapshotReader
-from vla_rl_ros.sim.tasks import (
-    HOME_POSITION_M,
-    Task,
-    is_success,
-    object_poses,
-    sample_layout,
-    task_by_name,
-)
+from vla_rl_ros.sim.tasks import Task, is_success, task_by_name
 from vla_rl_ros.sim.variants import variant
 
 _HEALTH_KEYS = (
@@ -49,7 +44,7 @@ class Moment:
 
     Attributes:
         stamp_ns: Wall time at which the simulator wrote it.
-        objects: True poses in the base frame, as `tasks.object_poses`.
+        objects: True poses in the base frame, as `scene_poses.object_poses`.
         is_success: Whether the task of the last reset is solved.
     """
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from vla_rl_ros.core.types import FloatArray
-from vla_rl_ros.policies.experts import ExpertView, expert_chunk
+from vla_rl_ros.policies.expert_chunks import expert_chunk
+from vla_rl_ros.policies.expert_view import ExpertView
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.tasks import TASKS, Task
 from vla_rl_ros.sim.variants import variant

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.core.teleop import AXES, BUTTONS
+from vla_rl_ros.core.teleop_config import AXES, BUTTONS
 
 HOLD_S = 0.6
 """Longer than a terminal waits before it repeats a key."""
@@ -82,12 +82,12 @@ class KeyHand:
             self._axes.clear()
 
     def axes(self, now_s: float) -> list[float]:
-        """Deflections in the order of `core.teleop.AXES`."""
+        """Deflections in the order of `core.teleop_config.AXES`."""
         self._axes = {name: held for name, held in self._axes.items() if held[1] > now_s}
         return [self.speed * self._axes.get(name, (0.0, 0.0))[0] for name in AXES]
 
     def buttons(self, now_s: float) -> list[int]:
-        """Levels in the order of `core.teleop.BUTTONS`."""
+        """Levels in the order of `core.teleop_config.BUTTONS`."""
         self._buttons = {name: until for name, until in self._buttons.items() if until > now_s}
         return [int(name in self._buttons) for name in BUTTONS]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import BagError
-from vla_rl_ros.core.teleop import BUTTONS
+from vla_rl_ros.core.teleop_config import BUTTONS
 from vla_rl_ros.data.label_set import LabelSet
 from vla_rl_ros.ros.graph import CAMERAS
 

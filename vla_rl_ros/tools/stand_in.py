@@ -25,11 +25,13 @@ import numpy as np
 from vla_rl_ros.core.episode import EpisodeState, Phase
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.spec import ActionSpec
-from vla_rl_ros.core.teleop import TeleopConfig, axes_of, with_dead_zone
+from vla_rl_ros.core.teleop_axes import axes_of, with_dead_zone
+from vla_rl_ros.core.teleop_config import TeleopConfig
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions
 from vla_rl_ros.sim.hid_mouse import MODELS, HidMouse, build_stub, stub_environment
-from vla_rl_ros.sim.operator import Person, PersonSettings, Push, Sight
+from vla_rl_ros.sim.operator import Person, PersonSettings, Push
+from vla_rl_ros.sim.sight import Sight
 
 if TYPE_CHECKING:
     from vla_rl_ros.ros.observer import GraphObserver
@@ -130,7 +132,8 @@ class StandIn:
 
 def expert_skill(task: str, sight: Sight, is_open: bool, tick: int) -> FloatArray:
     """The skill of the scripted experts."""
-    from vla_rl_ros.policies.experts import ExpertView, expert_action
+    from vla_rl_ros.policies.expert_view import ExpertView
+    from vla_rl_ros.policies.experts import expert_action
 
     view = ExpertView(
         tcp=sight.tcp,

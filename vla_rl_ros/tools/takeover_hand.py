@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 
-from vla_rl_ros.core.teleop import with_dead_zone
+from vla_rl_ros.core.teleop_axes import with_dead_zone
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.sim.hid_mouse import HidMouse
 

@@ -8,8 +8,6 @@ operator's device hangs here, so that nothing stands between his hand and the ta
 
 from __future__ import annotations
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.timer import Timer
 from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.episode import EpisodeState, Phase
@@ -20,18 +18,15 @@ from vla_rl_ros.core.types import Pose
 from vla_rl_ros.ros import cdr
 from vla_rl_ros.ros.action_codecs import decode_policy_action
 from vla_rl_ros.ros.channels import check_age
-from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.codecs import decode_gripper
 from vla_rl_ros.ros.diagnostics import Level
-from vla_rl_ros.ros.endpoints import Endpoints
-from vla_rl_ros.ros.episode_codec import decode_episode
+from vla_rl_ros.ros.episode_node import EpisodeNode
 from vla_rl_ros.ros.gate_outlets import GateOutlets
 from vla_rl_ros.ros.intervention_config import InterventionConfig, OperatorMode
-from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.operator_buttons import OperatorButtons
 from vla_rl_ros.ros.operator_hand import OperatorHand
 from vla_rl_ros.ros.run import run
-from vla_rl_ros.ros.sampler import Sampler, Tap
+from vla_rl_ros.ros.sampler import Tap
 from vla_rl_ros.ros.state_reader import StampedTopic
 from vla_rl_ros.ros.timing import Window
 from vla_rl_ros.ros.urgency import Urgency
@@ -39,7 +34,7 @@ from vla_rl_ros.ros.urgency import Urgency
 MAX_AHEAD_S = 0.05
 
 
-class InterventionNode(ManagedNode[InterventionConfig]):
+class InterventionNode(EpisodeNode[InterventionConfig]):
     """Publishes `arm/target_pose`, `gripper/target`, `action/executed` and `teleop/joy`."""
 
     _outlets: GateOutlets
@@ -48,15 +43,10 @@ class InterventionNode(ManagedNode[InterventionConfig]):
     def __init__(self, overrides: dict[str, object] | None = None) -> None:
         """Declare parameters."""
         super().__init__("intervention", InterventionConfig, overrides)
-        self._steady = steady_clock()
-        self._endpoints = Endpoints(self)
-        self._sampler = Sampler(self)
-        self._timer: Timer | None = None
         self._gate: Gate | None = None
         self._hand: OperatorHand | None = None
         self._buttons: OperatorButtons | None = None
         self._ticks: Tap[JointState] | None = None
-        self._episode = EpisodeState()
         self._episode_s = float("-inf")
         self._has_begun = False
 
@@ -65,34 +55,31 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         self._gate = Gate(self.config.gate_settings())
         self._mode = OperatorMode(self.config.mode)
         self._pose = StampedTopic(
-            self._sampler, "arm/tcp_pose", cdr.pose, self.config.max_pose_age_s, depth=1
+            self.sampler, "arm/tcp_pose", cdr.pose, self.config.max_pose_age_s, depth=1
         )
-        self._fingers: Tap[JointState] = self._sampler.tap("gripper/state")
-        self._outlets = GateOutlets(self, self._endpoints, self.diag, self.config)
-        self._endpoints.reader("episode/state", self._on_episode)
-        self._endpoints.reader("policy/action", self._on_action)
-        hand = OperatorHand(self, self._endpoints, self._on_hand, self._now_s)
+        self._fingers: Tap[JointState] = self.sampler.tap("gripper/state")
+        self._outlets = GateOutlets(self, self.endpoints, self.diag, self.config)
+        # Without the rows that the others follow: these are its own.
+        self.endpoints.reader("episode/state", self._on_episode)
+        self.endpoints.reader("policy/action", self._on_action)
+        hand = OperatorHand(self, self.endpoints, self._on_hand, self.now_s)
         if hand.is_there:
             self._hand = hand
             self._buttons = OperatorButtons(self, self.diag)
             # Rows of a human must lie on the actor's ticks, also where it proposes nothing.
-            self._ticks = self._sampler.tap("policy/observation", depth=4)
+            self._ticks = self.sampler.tap("policy/observation", depth=4)
 
     def start(self) -> None:
         """Begin to repeat the target, once there is one, and to feel the operator's hand."""
         self._delay_ms, self._hand_ms = Window(600), Window(600)
         self._said = ""
-        self._timer = self.create_timer(
-            1.0 / self.config.heartbeat_hz, self._on_heartbeat, clock=self._steady
-        )
+        self.start_timer(1.0 / self.config.heartbeat_hz, self._on_heartbeat)
         if self._hand is not None:
             self._hand.start()
 
     def stop(self, reason: str) -> None:
         """Fall silent."""
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
+        super().stop(reason)
         if self._hand is not None:
             self._hand.stop()
         if self._gate is not None:
@@ -105,8 +92,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if self._buttons is not None:
             self._buttons.destroy()
         self._hand = self._buttons = self._ticks = None
-        self._endpoints.destroy()
-        self._sampler.destroy()
+        super().teardown()
         self._gate = None
 
     def on_config(self, config: InterventionConfig) -> None:
@@ -117,24 +103,20 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if self._hand is not None:
             self._hand.teleop.config = config.teleop
 
-    def _on_episode(self, message: DiagnosticArray) -> None:
-        try:
-            self._episode = decode_episode(message)
-        except InvalidCommandError as error:
-            self.diag.count(f"rejected.episode.{error.reason}")
-            return
-        self._episode_s = self._now_s()
+    def on_episode(self, before: EpisodeState) -> None:
+        """Open the gate where an episode begins, close it where it ends."""
+        self._episode_s = self.now_s()
         if not self.is_running or self._gate is None:
             return
-        if self._episode.phase is not Phase.RUNNING:
+        if self.episode.phase is not Phase.RUNNING:
             self._shut(self._gate)
             self._has_begun = False
-            self._say(Level.OK, f"closed, phase {self._episode.phase.value}")
-        elif self._gate.epoch != self._episode.epoch and not self._is_stopped():
+            self.say(Level.OK, f"closed, phase {self.episode.phase.value}")
+        elif self._gate.epoch != self.episode.epoch and not self._is_stopped():
             is_open = self._is_hand_open()
             self._has_begun = False
             self._shut(self._gate)
-            self._gate.open(self._episode.epoch, self._now_ns(), is_hand_open=is_open)
+            self._gate.open(self.episode.epoch, self.now_ns(), is_hand_open=is_open)
 
     def _is_hand_open(self) -> bool:
         message = self._fingers.newest()
@@ -149,7 +131,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         gate = self._gate
         if not self.is_running or gate is None:
             return
-        now_ns, max_age_s = self._now_ns(), self.config.action_age_s
+        now_ns, max_age_s = self.now_ns(), self.config.action_age_s
         if self._mode is OperatorMode.DEMONSTRATE:
             self.diag.count("proposals_ignored")
             return
@@ -169,9 +151,9 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             return
         self._send(gate)
         self._outlets.record(executed)
-        self._delay_ms.add((self._now_ns() - action.stamp_ns) * 1e-6)
+        self._delay_ms.add((self.now_ns() - action.stamp_ns) * 1e-6)
         self.diag.set("tick_to_target_p99_ms", self._delay_ms.quantile(0.99))
-        self._say(Level.OK, f"{executed.source.value} drives")
+        self.say(Level.OK, f"{executed.source.value} drives")
 
     def _on_hand(self) -> None:
         """A report of the operator's device: what he wants now."""
@@ -182,7 +164,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         if gate.epoch is None:
             hand.teleop.presses.clear()
             return
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
         try:
             self._require_supervisor()
             measured = self._pose.nearest(now_ns)
@@ -193,26 +175,26 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         self._drive(gate, hand, now_ns, measured)
         self._send(gate)
         if gate.is_human:
-            self._hand_ms.add((self._now_ns() - hand.report_ns) * 1e-6)
+            self._hand_ms.add((self.now_ns() - hand.report_ns) * 1e-6)
             self.diag.set("hand_to_target_p99_ms", self._hand_ms.quantile(0.99))
 
     def _follow_buttons(
         self, hand: OperatorHand, buttons: OperatorButtons, gate: Gate | None
     ) -> None:
         """Carry out presses; a stop silences this gate, whoever else hears of it."""
-        buttons.follow(hand.teleop.presses, self._episode, self._now_s())
+        buttons.follow(hand.teleop.presses, self.episode, self.now_s())
         if gate is not None and gate.epoch is not None and self._is_stopped():
             self._shut(gate)
             self._has_begun = False
-            self._say(Level.WARN, "stopped by the operator: silent until the next episode")
+            self.say(Level.WARN, "stopped by the operator: silent until the next episode")
 
     def _is_stopped(self) -> bool:
         buttons = self._buttons
-        return buttons is not None and buttons.stopped_epoch == self._episode.epoch
+        return buttons is not None and buttons.stopped_epoch == self.episode.epoch
 
     def _drive(self, gate: Gate, hand: OperatorHand, now_ns: int, measured: Pose) -> None:
         """Let the operator drive, or not any more."""
-        command = hand.teleop.command(self._now_s())
+        command = hand.teleop.command(self.now_s())
         if self._mode is not OperatorMode.ASSIST and not hand.is_gone:
             # From his first move on the arm is his: that he waits is what he does.
             self._has_begun = self._has_begun or command.is_driving
@@ -223,7 +205,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             return
         if not gate.is_human:
             self.diag.count("takeovers")
-            self._say(Level.OK, "human drives")
+            self.say(Level.OK, "human drives")
         gate.take_over(now_ns, measured)
         gate.steer(command.increment, now_ns, measured)
         presses = hand.teleop.presses.take("gripper")
@@ -233,7 +215,7 @@ class InterventionNode(ManagedNode[InterventionConfig]):
     def _on_heartbeat(self) -> None:
         gate = self._gate
         if self._hand is not None and self._buttons is not None:
-            self._hand.check(self._now_s())
+            self._hand.check(self.now_s())
             self._follow_buttons(self._hand, self._buttons, gate)
         if gate is None or gate.epoch is None:
             return
@@ -241,15 +223,15 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._require_supervisor()
         except InvalidCommandError as error:
             self._shut(gate)
-            self._say(Level.ERROR, f"{error}; nothing is sent to the arm")
+            self.say(Level.ERROR, f"{error}; nothing is sent to the arm")
             return
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
         try:
             measured = self._pose.nearest(now_ns)
         except InvalidCommandError as error:
             measured = None
             gate.interrupt()
-            self._say(Level.WARN, f"silent: {error}")
+            self.say(Level.WARN, f"silent: {error}")
         self._collect(gate, now_ns, measured)
         if self._hand is not None and measured is not None:
             self._drive(gate, self._hand, now_ns, measured)
@@ -263,11 +245,11 @@ class InterventionNode(ManagedNode[InterventionConfig]):
         while (row := gate.hold(now_ns, measured)) is not None:
             self._outlets.record(row)
             if measured is not None and not gate.is_human:
-                self._say(Level.WARN, "holding: no action for this tick")
+                self.say(Level.WARN, "holding: no action for this tick")
 
     def _shut(self, gate: Gate) -> None:
         """Let nothing through any more; what a human did in the tick that lasts is recorded."""
-        now_ns = self._now_ns()
+        now_ns = self.now_ns()
         if gate.epoch is not None:
             try:
                 measured = self._pose.nearest(now_ns)
@@ -279,26 +261,20 @@ class InterventionNode(ManagedNode[InterventionConfig]):
             self._outlets.record(row)
 
     def _require_supervisor(self) -> None:
-        age_s = self._now_s() - self._episode_s
+        age_s = self.now_s() - self._episode_s
         if age_s > self.config.supervisor_timeout_s:
             raise InvalidCommandError("supervisor_silent", "episode/state has no heartbeat")
 
     def _send(self, gate: Gate) -> None:
-        self._outlets.send(gate, self._now_ns(), self._now_s())
+        self._outlets.send(gate, self.now_ns(), self.now_s())
 
-    def _say(self, level: Level, sentence: str) -> None:
-        if sentence != self._said:
-            self._said = sentence
-            self.diag.level(level, sentence)
-            if level is Level.ERROR:
-                self.get_logger().error(sentence)
-                self.diag.publish()
-
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
-    def _now_s(self) -> float:
-        return float(self._steady.now().nanoseconds * 1e-9)
+    def say(self, level: Level, sentence: str) -> None:
+        """Show a sentence as the other nodes do, an error at once."""
+        is_new = sentence != self._said
+        super().say(level, sentence)
+        if is_new and level is Level.ERROR:
+            self.get_logger().error(sentence)
+            self.diag.publish()
 
 
 def main() -> int:

@@ -8,15 +8,10 @@ services while the gate is silent. If this node dies the gate falls silent too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import TypeVar
 
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.parameter import Parameter
-from rclpy.task import Future
 from rclpy.timer import Timer
-from std_srvs.srv import SetBool, Trigger
 
 from vla_rl_ros.core.episode import (
     EpisodeOrderError,
@@ -24,7 +19,6 @@ from vla_rl_ros.core.episode import (
     Phase,
     ResetKind,
 )
-from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.core.human_ledger import Work
 from vla_rl_ros.core.reset_plan import ResetMode, ResetPlan
 from vla_rl_ros.ros.bringup import BringUp
@@ -35,7 +29,7 @@ from vla_rl_ros.ros.diagnostics import Level
 from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.episode_codec import encode_episode
 from vla_rl_ros.ros.episode_orders import EpisodeOrders
-from vla_rl_ros.ros.episode_ports import Answer, Ports, Timing
+from vla_rl_ros.ros.episode_ports import Ports, Timing
 from vla_rl_ros.ros.episode_runner import EpisodeRunner
 from vla_rl_ros.ros.episode_start import EpisodeStart
 from vla_rl_ros.ros.human_time import HumanTimeKeeper, encode_human_time
@@ -45,8 +39,7 @@ from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.scene_checks import make_check
 from vla_rl_ros.ros.steps import Sequence, Steps
 from vla_rl_ros.ros.supervisor_config import SupervisorConfig
-
-R = TypeVar("R", Trigger.Response, SetBool.Response)
+from vla_rl_ros.ros.supervisor_services import SupervisorServices
 
 TICK_S = 0.05
 HEARTBEAT_S = 0.2
@@ -80,14 +73,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._human = HumanTimeKeeper(config.control_period_s, config.rate_window, time.monotonic)
         if self._human.problem:
             self.get_logger().warning(self._human.problem)
-        self.create_service(Trigger, "~/start_episode", self._on_start)
-        self.create_service(SetBool, "~/end_episode", self._on_end)
-        self.create_service(Trigger, "~/reset_done", self._on_reset_done)
-        self.create_service(SetBool, "~/labelling", self._on_labelling)
-        # A service that awaits occupies its callback group, and the ticks must go on meanwhile.
-        group = ReentrantCallbackGroup()
-        for name, handler in (("recover", self._on_recover), ("bring_down", self._on_down)):
-            self.create_service(Trigger, f"~/{name}", handler, callback_group=group)
+        SupervisorServices(self, self._running, self._human)
 
     def setup(self) -> None:
         """Create topics and clients."""
@@ -242,56 +228,10 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             if self._senses is not None:
                 yield from self._senses.read_box()
 
-    def _on_start(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return _answer(response, lambda: self._running().ask_start())
-
-    def _on_end(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        return _answer(response, lambda: self._running().ask_end(is_success=request.data))
-
-    def _on_reset_done(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return _answer(response, lambda: self._running().ask_reset_done())
-
-    def _on_labelling(
-        self, request: SetBool.Request, response: SetBool.Response
-    ) -> SetBool.Response:
-        self._human.mark(Work.LABELLING, is_begun=request.data)
-        response.success = True
-        return response
-
-    async def _on_recover(
-        self, _: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
-        return await self._later(response, lambda answer: self._running().ask_recover(answer))
-
-    async def _on_down(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await self._later(response, lambda answer: self._running().ask_down(answer))
-
-    async def _later(
-        self, response: Trigger.Response, ask: Callable[[Answer], None]
-    ) -> Trigger.Response:
-        """Answer when the runner has carried a request out."""
-        future: Future[tuple[bool, str]] = Future(executor=self.executor)
-        try:
-            ask(lambda is_done, sentence: future.set_result((is_done, sentence)))
-        except VlaRlError as error:
-            future.set_result((False, str(error)))
-        response.success, response.message = await future or (False, "cancelled")
-        return response
-
     def _running(self) -> EpisodeRunner:
         if self._runner is None:
             raise EpisodeOrderError("the supervisor is not active")
         return self._runner
-
-
-def _answer(response: R, ask: Callable[[], str]) -> R:
-    """Answer at once with what was asked for, or with the reason why not."""
-    try:
-        response.message = ask()
-        response.success = True
-    except VlaRlError as error:
-        response.message = str(error)
-    return response
 
 
 def main() -> int:
