@@ -28,6 +28,7 @@ class PolicyStub:
         self.seen: list[PolicyObservation] = []
         self.prefixes: list[Prefix | None] = []
         self.num_resets = 0
+        self.first_of_episode = 0
         self.error: Exception | None = None
         self.wrong_shape = False
         self.gripper = 0.0
@@ -48,6 +49,7 @@ class PolicyStub:
 
     def reset(self) -> None:
         self.num_resets += 1
+        self.first_of_episode = len(self.seen)
 
 
 def make(settings: PolicySettings, environment: PolicyEnvironment) -> PolicyStub:

@@ -122,14 +122,16 @@ def test_a_chunk_waits_before_the_episode_runs_and_is_kept_fresh(cell, vla) -> N
 
 
 def test_an_episode_begins_with_what_is_seen_after_its_reset(cell, vla) -> None:
-    taps = vla._reader._images.values()
-    assert cell.until(lambda: all(tap.newest() is not None for tap in taps))
-    cell.cameras.clear()
     cell.enter(Phase.READY)
-    assert cell.until(lambda: vla.episode.phase is Phase.READY)
-    cell.cameras, cell.grey = {"wrist", "front"}, 9
     assert cell.until(lambda: chunks(cell))
-    assert {int(image.max()) for image in PolicyStub.newest.seen[0].images.values()} == {9}
+    cell.cameras.clear()
+    cell.enter(Phase.RESETTING, epoch=2)
+    cell.enter(Phase.READY, epoch=2)
+    assert cell.until(lambda: vla.episode.epoch == 2 and vla.episode.phase is Phase.READY)
+    cell.cameras, cell.grey = {"wrist", "front"}, 9
+    assert cell.until(lambda: chunks(cell)[-1].epoch == 2)
+    seen = PolicyStub.newest.seen[PolicyStub.newest.first_of_episode]
+    assert {int(image.max()) for image in seen.images.values()} == {9}
 
 
 def test_outside_an_episode_the_policy_is_not_asked(cell, vla, actor) -> None:
