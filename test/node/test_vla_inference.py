@@ -124,10 +124,11 @@ def test_a_chunk_waits_before_the_episode_runs_and_is_kept_fresh(cell, vla) -> N
 def test_an_episode_begins_with_what_is_seen_after_its_reset(cell, vla) -> None:
     cell.enter(Phase.READY)
     assert cell.until(lambda: chunks(cell))
-    cell.cameras.clear()
     cell.enter(Phase.RESETTING, epoch=2)
+    assert cell.until(lambda: vla.episode.phase is Phase.RESETTING)
+    cell.cameras.clear()
     cell.enter(Phase.READY, epoch=2)
-    assert cell.until(lambda: vla.episode.epoch == 2 and vla.episode.phase is Phase.READY)
+    assert cell.until(lambda: vla.episode.phase is Phase.READY)
     cell.cameras, cell.grey = {"wrist", "front"}, 9
     assert cell.until(lambda: chunks(cell)[-1].epoch == 2)
     seen = PolicyStub.newest.seen[PolicyStub.newest.first_of_episode]
