@@ -25,7 +25,6 @@ _FINAL_EPISODES, _FINAL_START = 100, 1_000
 """Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _TILTING = "learner.xi_parts=1,1,1,0.4,0.4,0,0"
-_EAGER = ("learner.utd=4", "learner.actor_lr=6e-5")
 _RAMP = (
     "learner.xi=0.25", "schedule.rule=ramp", "schedule.xi_start=0.05",
     "schedule.ramp_episodes=40", "schedule.return_p=0.002",
@@ -42,6 +41,7 @@ class Case:
         stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
         eyes: Whose vision tower looks for the residual, as `--eyes`; empty for the base's own.
         steps: Of the simulator.
+        execute_ticks: From one inference to the next, 0 for the policy's pace.
         settings: Of the learner, beside those that all share.
     """
 
@@ -50,6 +50,7 @@ class Case:
     stop_at: int = 0
     eyes: str = ""
     steps: int = 20_000
+    execute_ticks: int = 4
     settings: tuple[str, ...] = (_TRANSLATION_ONLY,)
 
     def door(self, out: Path) -> list[str]:
@@ -57,7 +58,8 @@ class Case:
         base = ["--base-checkpoint", str(_base(out, self.stop_at))] if self.stop_at else []
         eyes = ["--eyes", self.eyes] if self.eyes else []
         return [
-            "--task", self.task, "--variant", self.variant, *base, *eyes, "--execute-ticks", "4"
+            "--task", self.task, "--variant", self.variant, *base, *eyes,
+            "--execute-ticks", str(self.execute_ticks),
         ]  # fmt: skip
 
 
@@ -65,16 +67,15 @@ CASES = {
     # Too easy for what ships.
     "friction": Case("peg", "peg_friction_tight", stop_at=6000),
     # Pressed so hard the peg turns in the hand: without tilting even the best has 18 of 20.
-    "hard": Case("peg", "peg_hard", steps=36_000, settings=(_TILTING, *_EAGER)),
-    # So early a tower does not know where the cube is.
-    "lift": Case(
-        "lift",
-        "default",
-        stop_at=1300,
-        eyes="shipped",
+    "hard": Case(
+        "peg",
+        "peg_hard",
         steps=36_000,
-        settings=(_TRANSLATION_ONLY, *_EAGER),
+        execute_ticks=0,
+        settings=(_TILTING, "learner.offline_part=0.1"),
     ),
+    # So early a tower does not know where the cube is.
+    "lift": Case("lift", "default", stop_at=1300, eyes="shipped", steps=36_000),
 }
 
 
