@@ -34,6 +34,7 @@ class CellStub(Node):
         is_sensing: Whether arm and gripper publish.
         cameras: Cameras that publish.
         grey: What they see, in all channels.
+        objects: Poses that the simulator publishes; None for no simulator.
         is_supervised: Whether the supervisor's heartbeat goes on.
         heard: Messages of the watched topics, in order.
     """
@@ -46,6 +47,7 @@ class CellStub(Node):
         self.is_sensing = True
         self.cameras: set[str] = set()
         self.grey = 7
+        self.objects: dict[str, Pose] | None = None
         self.is_supervised = True
         self.episode = EpisodeState(phase=Phase.IDLE, task="lift", instruction="lift the red cube")
         self.heard = defaultdict(list)
@@ -166,6 +168,9 @@ class CellStub(Node):
         for camera in self.cameras:
             rgb = np.full((8, 8, 3), self.grey, dtype=np.uint8)
             self.send(f"camera/{camera}/image", codecs.encode_image(rgb, stamp_ns, camera))
+
+        if self.objects is not None:
+            self.send("sim/objects", codecs.encode_objects(self.objects, stamp_ns))
 
     def _beat(self) -> None:
         if self.is_supervised:

@@ -17,11 +17,11 @@ class PolicyStub:
     """Answers with chunks whose first channel is the number of the call in 0.1 mm."""
 
     newest: PolicyStub
+    needs_objects = False
 
     def __init__(self, horizon: int, cameras: tuple[str, ...]) -> None:
         self.horizon = horizon
         self.cameras = cameras
-        self.needs_objects = False
         self.anchor = Anchor.MEASURED
         self.conditionings = frozenset({Conditioning.NONE, Conditioning.LOCK})
         self.max_locked = horizon

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from node.cell_stub import CellStub, P
+from node.cell_stub import HOME, CellStub, P
 from node.policy_stub import PolicyStub
 from rclpy.parameter import Parameter
 
@@ -121,18 +121,78 @@ def test_a_chunk_waits_before_the_episode_runs_and_is_kept_fresh(cell, vla) -> N
     assert PolicyStub.newest.num_resets == 1
 
 
-def test_an_episode_begins_with_what_is_seen_after_its_reset(cell, vla) -> None:
+def begins_anew(cell, vla) -> None:
+    """Play an episode, and be in the reset of the next with the last frames taken before it."""
     cell.enter(Phase.READY)
     assert cell.until(lambda: chunks(cell))
     cell.enter(Phase.RESETTING, epoch=2)
     assert cell.until(lambda: vla.episode.phase is Phase.RESETTING)
     cell.cameras.clear()
-    cell.enter(Phase.READY, epoch=2)
-    assert cell.until(lambda: vla.episode.phase is Phase.READY)
+
+
+def first_seen(cell, vla) -> set[int]:
+    """Greys of the first observation of the second episode; its scene is seen late."""
+    num_waits = vla.diag.counted("waits_for_scene")
+    assert cell.until(lambda: vla.diag.counted("waits_for_scene") > num_waits, timeout_s=1.0)
     cell.cameras, cell.grey = {"wrist", "front"}, 9
     assert cell.until(lambda: chunks(cell)[-1].epoch == 2)
     seen = PolicyStub.newest.seen[PolicyStub.newest.first_of_episode]
-    assert {int(image.max()) for image in seen.images.values()} == {9}
+    return {int(image.max()) for image in seen.images.values()}
+
+
+def test_an_episode_begins_with_what_is_seen_after_its_reset(cell, vla) -> None:
+    begins_anew(cell, vla)
+    cell.enter(Phase.READY, epoch=2)
+    assert cell.until(lambda: vla.episode.phase is Phase.READY)
+    assert first_seen(cell, vla) == {9}
+
+
+def test_a_node_that_is_activated_late_looks_at_the_new_scene_as_well(cell, vla) -> None:
+    begins_anew(cell, vla)
+    vla.trigger_deactivate()
+    cell.enter(Phase.READY, epoch=2)
+    assert cell.until(lambda: vla.episode.phase is Phase.READY)
+    vla.trigger_activate()
+    assert first_seen(cell, vla) == {9}
+
+
+def test_an_episode_whose_reset_was_not_heard_of_begins_with_the_new_scene(cell, vla) -> None:
+    cell.enter(Phase.READY)
+    assert cell.until(lambda: chunks(cell))
+    cell.cameras.clear()
+    cell.enter(Phase.READY, epoch=2)
+    assert cell.until(lambda: vla.episode.epoch == 2)
+    assert first_seen(cell, vla) == {9}
+
+
+def test_a_clock_that_is_set_back_after_the_reset_stops_nothing(cell, vla, monkeypatch) -> None:
+    true_ns, ahead_ns = vla.now_ns, [60_000_000_000]
+    monkeypatch.setattr(vla, "now_ns", lambda: true_ns() + ahead_ns[0])
+    cell.enter(Phase.READY)
+    assert cell.until(lambda: vla.episode.phase is Phase.READY)
+    ahead_ns[0] = 0
+    assert cell.until(lambda: len(chunks(cell)) > 1)
+
+
+def test_poses_of_objects_are_of_after_the_reset_too(cell, monkeypatch) -> None:
+    monkeypatch.setattr(PolicyStub, "needs_objects", True)
+    node = VlaInferenceNode({"autostart": False, "policy": "stub", "settings.horizon": 6})
+    cell.bring_up(node)
+    assert cell.until(lambda: cell.count_subscribers("sim/objects") > 0)
+    cell.objects = {"cube": HOME}
+    cell.enter(Phase.READY)
+    assert cell.until(lambda: chunks(cell))
+    cell.enter(Phase.RESETTING, epoch=2)
+    assert cell.until(lambda: node.episode.phase is Phase.RESETTING)
+    refused = ("waits_for_scene", "rejected.stale.sim/objects")
+    cell.objects, num_refused = None, sum(map(node.diag.counted, refused))
+    cell.enter(Phase.READY, epoch=2)
+    assert cell.until(lambda: sum(map(node.diag.counted, refused)) > num_refused, timeout_s=1.0)
+    cell.objects = {"cube": Pose(HOME.position_m + 0.1, HOME.quat_xyzw)}
+    assert cell.until(lambda: chunks(cell)[-1].epoch == 2)
+    seen = PolicyStub.newest.seen[PolicyStub.newest.first_of_episode]
+    assert seen.objects["cube"].position_m[0] == pytest.approx(0.6)
+    node.trigger_shutdown()
 
 
 def test_outside_an_episode_the_policy_is_not_asked(cell, vla, actor) -> None:
@@ -388,7 +448,6 @@ def test_an_arm_that_holds_is_asked_for_at_once(cell, vla, actor) -> None:
 
 def refused(executor, monkeypatch, **parameters: object) -> str:
     """Sentence with which a node refuses to be configured."""
-    monkeypatch.setitem(POLICY_MODULES, "stub", "node.policy_stub")
     node = VlaInferenceNode({"autostart": False, "policy": "stub", **parameters})
     executor.add_node(node)
     sentences = []

@@ -48,10 +48,15 @@ class EpisodeNode(ManagedNode[C]):
         self._timer: Timer | None = None
         self._said = ""
 
-    def follow_episodes(self) -> None:
-        """Listen to the supervisor and to what is executed."""
+    def follow_episodes(self, *, with_rows: bool = True) -> None:
+        """Listen to the supervisor and to what is executed.
+
+        Args:
+            with_rows: Whether `on_executed` is called; the gate need not hear its own rows.
+        """
         self.endpoints.reader("episode/state", self._on_episode)
-        self.endpoints.reader("action/executed", self._on_executed)
+        if with_rows:
+            self.endpoints.reader("action/executed", self._on_executed)
 
     def on_episode(self, before: EpisodeState) -> None:
         """React to a state of the episode, which `episode` holds already.

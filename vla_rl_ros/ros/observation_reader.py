@@ -45,10 +45,12 @@ class Seen:
     Attributes:
         observation: What the policy gets; its stamp is that of the tick.
         stamp_ns: When it was seen: the exposure of the oldest of its images.
+        oldest_ns: The same, with the poses of objects counted among the images.
     """
 
     observation: PolicyObservation
     stamp_ns: int
+    oldest_ns: int
 
 
 class ObservationReader:
@@ -86,7 +88,7 @@ class ObservationReader:
         self._images: dict[str, Tap[Image]] = {
             camera: sampler.tap(f"camera/{camera}/image") for camera in policy.cameras
         }
-        self._objects: StampedTopic[dict[str, Pose]] | None = None
+        self._objects: StampedTopic[tuple[int, dict[str, Pose]]] | None = None
         if policy.needs_objects:
             self._objects = StampedTopic(sampler, "sim/objects", _objects, 0.1, depth=8)
 
@@ -101,6 +103,9 @@ class ObservationReader:
         """
         images = {camera: self._image(camera, stamp_ns) for camera in self._images}
         seen_ns = min((exposed_ns for exposed_ns, _ in images.values()), default=stamp_ns)
+        posed_ns, objects = stamp_ns, None
+        if self._objects is not None:
+            posed_ns, objects = self._objects.nearest(stamp_ns)
         observation = PolicyObservation(
             stamp_ns=stamp_ns,
             images={camera: image for camera, (_, image) in images.items()},
@@ -110,9 +115,9 @@ class ObservationReader:
             last_action=last_action,
             joint_rad=self._joint_positions(seen_ns),
             target=self._target.last_before(stamp_ns),
-            objects=None if self._objects is None else self._objects.nearest(stamp_ns),
+            objects=objects,
         )
-        return Seen(observation=observation, stamp_ns=seen_ns)
+        return Seen(observation=observation, stamp_ns=seen_ns, oldest_ns=min(seen_ns, posed_ns))
 
     def rehearse(self, stamp_ns: int) -> None:
         """Read and forget, while nobody waits: little is left to take for a read soon after."""
@@ -143,5 +148,5 @@ class ObservationReader:
             raise InvalidCommandError(error.reason, f"{topic}: {error}") from error
 
 
-def _objects(raw: bytes) -> dict[str, Pose]:
-    return decode_objects(deserialize_message(raw, MultiDOFJointState))
+def _objects(raw: bytes) -> tuple[int, dict[str, Pose]]:
+    return cdr.stamp_ns(raw), decode_objects(deserialize_message(raw, MultiDOFJointState))

@@ -106,7 +106,7 @@ def is_peg_in_hand(data: mujoco.MjData, ids: SceneIds) -> bool:
 
 
 def _is_at_peg_start(data: mujoco.MjData, ids: SceneIds) -> bool:
-    """Whether the TCP is where `sample_layout` lets `Task.PEG` begin, or close to it."""
+    """Whether the TCP is where `layouts.sample_layout` lets `Task.PEG` begin, or close to it."""
     offset = data.site_xpos[ids.tcp_site] - data.xpos[ids.bodies["block"]]
     low, high = PEG_START_M
     height = data.site_xpos[ids.tcp_site][2]

@@ -59,8 +59,7 @@ class InterventionNode(EpisodeNode[InterventionConfig]):
         )
         self._fingers: Tap[JointState] = self.sampler.tap("gripper/state")
         self._outlets = GateOutlets(self, self.endpoints, self.diag, self.config)
-        # Without the rows that the others follow: these are its own.
-        self.endpoints.reader("episode/state", self._on_episode)
+        self.follow_episodes(with_rows=False)
         self.endpoints.reader("policy/action", self._on_action)
         hand = OperatorHand(self, self.endpoints, self._on_hand, self.now_s)
         if hand.is_there:

@@ -73,7 +73,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
         self._human = HumanTimeKeeper(config.control_period_s, config.rate_window, time.monotonic)
         if self._human.problem:
             self.get_logger().warning(self._human.problem)
-        SupervisorServices(self, self._running, self._human)
+        self._served = SupervisorServices(self, self._running, self._human)
 
     def setup(self) -> None:
         """Create topics and clients."""

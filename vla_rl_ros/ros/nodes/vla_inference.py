@@ -32,7 +32,7 @@ from vla_rl_ros.ros.episode_node import EpisodeNode
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.inference import Answer, InferenceWorker, Question
 from vla_rl_ros.ros.inference_config import VlaInferenceConfig, check_anchor, traits_of
-from vla_rl_ros.ros.observation_reader import ObservationLimits, ObservationReader
+from vla_rl_ros.ros.observation_reader import ObservationLimits, ObservationReader, Seen
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.state_reader import StateLimits
 from vla_rl_ros.ros.timing import Window
@@ -91,7 +91,7 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         self._running().reset(self.episode.epoch)
         self._took_ms, self._age_ms = Window(100), Window(100)
         self._row_s = self._asked_s = self._published_s = float("-inf")
-        self._scene_ns = 0
+        self._scene_ns: int | None = self.now_ns()
         self._said = ""
         if self._worker is not None:
             self._worker.urgency = own_urgency()
@@ -131,7 +131,8 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
         if self.episode.epoch != requests.epoch:
             requests.reset(self.episode.epoch)
             self._row_s = self._published_s = float("-inf")
-        if self.episode.phase is Phase.READY and before.phase is not Phase.READY:
+        is_new = before.phase is not Phase.READY or before.epoch != self.episode.epoch
+        if self.episode.phase is Phase.READY and is_new:
             self._scene_ns = self.now_ns()
 
     def on_executed(self, row: ExecutedAction) -> None:
@@ -188,8 +189,8 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
             self.diag.count(f"rejected.{error.reason}")
             self.say(Level.WARN, f"no chunk: {error}")
             return
-        if seen.stamp_ns < self._scene_ns:
-            # Of the scene before its reset: the timer asks again.
+        if not self._shows_the_scene(seen):
+            self.diag.count("waits_for_scene")
             return
         self._asked_s = self.now_s()
         self._age_ms.add((self.now_ns() - seen.stamp_ns) * 1e-6)
@@ -201,6 +202,15 @@ class VlaInferenceNode(EpisodeNode[VlaInferenceConfig]):
                 extra_delay_s=self.config.extra_delay(self._rng),
             )
         )
+
+    def _shows_the_scene(self, seen: Seen) -> bool:
+        """Whether all that is seen is of after the reset; the timer asks until something is."""
+        begin_ns = self._scene_ns
+        # A beginning in the future means that the clock was set back: it says nothing any more.
+        if begin_ns is not None and seen.oldest_ns < begin_ns <= self.now_ns():
+            return False
+        self._scene_ns = None
+        return True
 
     def _on_answer(self) -> None:
         for answer in self._worker.answers() if self._worker is not None else ():
