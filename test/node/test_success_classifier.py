@@ -132,6 +132,15 @@ def test_another_episode_starts_the_count_anew(cell, node):
     assert cell.until(lambda: cell.verdicts[-1])
 
 
+def test_what_was_seen_in_the_reset_does_not_count(cell, node):
+    cell.enter(Phase.RESETTING, epoch=2)
+    cell.shade = BRIGHT
+    assert cell.until(lambda: any(cell.verdicts))
+    cell.enter(Phase.RUNNING, epoch=2)
+    assert cell.until(lambda: not cell.verdicts[-1])
+    assert cell.until(lambda: cell.verdicts[-1])
+
+
 def test_a_task_without_classifier_is_not_judged(cell, node):
     assert cell.judged(2)
     cell.episode = replace(cell.episode, task="peg")

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.success import Debounce, violated_check
 from vla_rl_ros.learning.classifier_model import SuccessModel
@@ -34,12 +35,13 @@ class _Job:
     Attributes:
         glance: What was seen.
         model: Judges it.
-        series: Changes with the episode and after every gap; nothing is counted across.
+        series: Changes with the episode, when it begins to run, and after every gap; nothing is
+            counted across.
     """
 
     glance: Glance
     model: SuccessModel
-    series: tuple[int, str, int]
+    series: tuple[int, bool, str, int]
 
 
 class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
@@ -69,7 +71,7 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         """Begin to judge."""
         self._cost_ms, self._age_ms = Window(600), Window(600)
         self._num_gaps, self._judged_ns = 0, 0
-        self._series: tuple[int, str, int] | None = None
+        self._series: tuple[int, bool, str, int] | None = None
         self._debounce = Debounce(1, 1)
         self._worker = Worker(self._judge, self._on_error, "classifier")
         self.start_timer(1.0 / self.config.rate_hz, self._on_tick)
@@ -100,7 +102,9 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
             # Cameras are slower than this node; what was judged is not news.
             return
         self._judged_ns = glance.stamp_ns
-        series = (self.episode.epoch, task, self._num_gaps)
+        # The number of an episode is new before its scene is.
+        runs = self.episode.phase is Phase.RUNNING
+        series = (self.episode.epoch, runs, task, self._num_gaps)
         if not worker.submit(_Job(glance=glance, model=model, series=series)):
             self.diag.count("overruns")
 
