@@ -159,7 +159,8 @@ def _play(name: str, out: Path) -> None:
         )
         for policy in ("base", "residual")
     }  # fmt: skip
-    result.write_text(json.dumps({"train": trained, **evaluated, "settings": [*door, *run.settings]}), encoding="utf-8")
+    found = {"train": trained, **evaluated, "settings": [*door, *run.settings]}
+    result.write_text(json.dumps(found), encoding="utf-8")
 
 
 def _figures(out: Path, name: str) -> dict[str, Any]:
