@@ -448,6 +448,7 @@ def test_an_arm_that_holds_is_asked_for_at_once(cell, vla, actor) -> None:
 
 def refused(executor, monkeypatch, **parameters: object) -> str:
     """Sentence with which a node refuses to be configured."""
+    monkeypatch.setitem(POLICY_MODULES, "stub", "node.policy_stub")
     node = VlaInferenceNode({"autostart": False, "policy": "stub", **parameters})
     executor.add_node(node)
     sentences = []
