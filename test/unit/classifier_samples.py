@@ -11,9 +11,9 @@ from vla_rl_ros.learning.classifier_model import (
     LOGIT,
     MODEL_NAME,
     ClassifierManifest,
-    input_name,
     write_manifest,
 )
+from vla_rl_ros.policies.cpu_model import input_name
 
 PX = 32
 CAMERAS = ("wrist", "front")

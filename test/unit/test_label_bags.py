@@ -74,6 +74,7 @@ def record(
     start: int = 0,
     name: str = "",
     has_truth: bool = True,
+    stale: bool = False,
 ) -> Path:
     topics = [
         BagTopic(name=n, type=k, schema=message_schema(k), qos=qos_text(depth=10))
@@ -87,6 +88,13 @@ def record(
     def write(name: str, stamp_ns: int, raw: bytes) -> None:
         writer.write(names.index(name), stamp_ns + 1000, stamp_ns, raw, 1)
 
+    if stale:
+        ready_ns = START_NS - 5_000_000
+        write("/episode/state", ready_ns, episode_state(ready_ns, "ready", ""))
+        for camera in CAMERAS:
+            at = names.index(f"/camera/{camera}/image")
+            taken_ns = ready_ns - 20_000_000
+            writer.write(at, ready_ns + 2000, taken_ns, image(taken_ns, 250), 1)
     for number in range(FRAMES):
         now_ns = START_NS + number * FRAME_NS
         write("/camera/wrist/image", now_ns, image(now_ns, number))
@@ -105,6 +113,12 @@ def record(
         pressed = mark if number in marked else ""
         write("/teleop/joy", now_ns, joy(now_ns, pressed))
     return writer.finish()
+
+
+def test_a_frame_from_before_ready_shows_another_scene_and_is_left_out(tmp_path):
+    seen = read_frames(record(tmp_path / "one", stale=True), CAMERAS)
+    assert seen.stamps_ns[0] == START_NS
+    assert all(250 not in stack for stack in seen.images.values())
 
 
 def test_frames_of_all_cameras_come_at_a_steady_rate_with_what_is_known(tmp_path):

@@ -102,6 +102,7 @@ class _Seen:
     images: dict[str, list[tuple[int, Any]]]
     marks: list[Mark] = field(default_factory=list)
     pressed: tuple[int, ...] | None = None
+    ready_ns: int | None = None
     start_ns: int | None = None
     end_ns: int | None = None
     outcome: Outcome | None = None
@@ -166,7 +167,8 @@ def _note(seen: _Seen, message: BagMessage, buttons: Sequence[str], period_ns: i
         _note_buttons(seen, message, buttons)
     elif message.topic in (_OUTCOME, _STATE):
         _note_episode(seen, message)
-    else:
+    elif seen.ready_ns is None or message.time_ns >= seen.ready_ns:
+        # A frame taken before READY and received after it shows the scene before the reset.
         frames = seen.images[message.topic.split("/")[2]]
         # A little early counts: 30 Hz does not divide into 10 Hz without jitter. Only the first
         # camera is thinned out, the others must have a frame near each of its.
@@ -188,6 +190,8 @@ def _note_buttons(seen: _Seen, message: BagMessage, buttons: Sequence[str]) -> N
 def _note_episode(seen: _Seen, message: BagMessage) -> None:
     values = {pair.key: pair.value for pair in message.decode().status[0].values}
     phase, outcome = values.get("phase", ""), _outcome(values.get("outcome", ""))
+    if phase == Phase.READY.value and seen.ready_ns is None:
+        seen.ready_ns = message.time_ns
     if phase == Phase.RUNNING.value and seen.start_ns is None:
         seen.start_ns = message.time_ns
     if outcome is not None and seen.end_ns is None:

@@ -103,8 +103,10 @@ def collect_shard(
 class Episode:
     """One running episode: acts, watches and notes."""
 
-    def __init__(self, sim: FastSim, task: Task, rng: np.random.Generator) -> None:
-        self.sim, self.task, self._rng = sim, task, rng
+    def __init__(
+        self, sim: FastSim, task: Task, rng: np.random.Generator, *, image_px: int = IMAGE_PX
+    ) -> None:
+        self.sim, self.task, self._rng, self._image_px = sim, task, rng, image_px
         self._rows: list[tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]] = []
         self._images: list[NDArray[np.uint8]] = []
         self._seen = self._watch()
@@ -146,7 +148,7 @@ class Episode:
 
     def _watch(self) -> NDArray[np.uint8]:
         images = self.sim.images()
-        return np.stack([shrink(images[name], IMAGE_PX, name) for name in CAMERAS])
+        return np.stack([shrink(images[name], self._image_px, name) for name in CAMERAS])
 
     def demo_set(self) -> DemoSet:
         """Everything noted."""
@@ -216,22 +218,33 @@ def _demonstration(cells: VaryingCells, task: Task, rng: np.random.Generator) ->
 
 
 def _touch(cells: VaryingCells, rng: np.random.Generator) -> DemoSet:
-    """An insertion that begins with the peg pressed down and dragged about beside the hole."""
+    """An insertion that begins beside the hole."""
     while True:
-        sim = cells.draw(Task.PEG, rng)
-        layout = sample_layout(Task.PEG, sim.config, rng)
-        beside_m = layout.hole_xy_m + rng.uniform(-_TOUCH_START_M, _TOUCH_START_M, 2)
-        start_m = np.append(beside_m, rng.uniform(*_TOUCH_HEIGHT_M))
-        start = Pose(start_m, layout.start.quat_xyzw)
-        sim.reset(Task.PEG, layout=dataclasses.replace(layout, start=start))
-        episode = Episode(sim, Task.PEG, rng)
-        press = np.zeros(ACTION_DIM)
-        press[:2] = rng.uniform(-_TOUCH_DRAG_M, _TOUCH_DRAG_M, 2)
-        press[2] = -rng.uniform(*_TOUCH_PRESS_M)
-        for _ in range(int(rng.integers(*_TOUCH_TICKS))):
-            episode.execute(episode.label(), press, is_pushed=True)
+        episode = begin_beside(cells.draw(Task.PEG, rng), rng)
         if solve(episode, rng):
             return episode.demo_set()
+
+
+def begin_beside(sim: FastSim, rng: np.random.Generator, *, image_px: int = IMAGE_PX) -> Episode:
+    """Begin an insertion with the peg pressed down and dragged about beside the hole.
+
+    Args:
+        sim: Any cell with the peg.
+        rng: Source of randomness.
+        image_px: Side of the images that are kept.
+    """
+    layout = sample_layout(Task.PEG, sim.config, rng)
+    beside_m = layout.hole_xy_m + rng.uniform(-_TOUCH_START_M, _TOUCH_START_M, 2)
+    start_m = np.append(beside_m, rng.uniform(*_TOUCH_HEIGHT_M))
+    start = Pose(start_m, layout.start.quat_xyzw)
+    sim.reset(Task.PEG, layout=dataclasses.replace(layout, start=start))
+    episode = Episode(sim, Task.PEG, rng, image_px=image_px)
+    press = np.zeros(ACTION_DIM)
+    press[:2] = rng.uniform(-_TOUCH_DRAG_M, _TOUCH_DRAG_M, 2)
+    press[2] = -rng.uniform(*_TOUCH_PRESS_M)
+    for _ in range(int(rng.integers(*_TOUCH_TICKS))):
+        episode.execute(episode.label(), press, is_pushed=True)
+    return episode
 
 
 def solve(episode: Episode, rng: np.random.Generator, *, has_bursts: bool = True) -> bool:

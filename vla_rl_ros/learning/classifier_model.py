@@ -9,7 +9,6 @@ is checked when it is loaded. Written by `classifier_training`, read by the node
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +22,8 @@ from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.types import ImageArray
 from vla_rl_ros.data.label_frames import STATE_NAMES
-from vla_rl_ros.policies.pi0.images import camera_image, fit, shrink
+from vla_rl_ros.policies.cpu_model import file_hash, input_name, open_model, sized
+from vla_rl_ros.policies.pi0.images import camera_image
 from vla_rl_ros.policies.strict_json import from_json, to_json
 
 MANIFEST_NAME, MODEL_NAME = "classifier.json", "model.onnx"
@@ -103,7 +103,7 @@ def read_manifest(directory: Path) -> ClassifierManifest:
 
 def write_manifest(manifest: ClassifierManifest, directory: Path) -> None:
     """Write ``classifier.json`` for the weights that lie there; their hash is filled in."""
-    manifest = dataclasses.replace(manifest, model_hash=_hash(directory / MODEL_NAME))
+    manifest = dataclasses.replace(manifest, model_hash=file_hash(directory / MODEL_NAME))
     text = json.dumps(to_json(manifest), indent=2)
     part = directory / f"{MANIFEST_NAME}.part"
     part.write_text(text + "\n", encoding="utf-8")
@@ -116,9 +116,7 @@ def prepared(image: ImageArray, manifest: ClassifierManifest) -> ImageArray:
     Raises:
         InvalidCommandError: ``image_size``, where the image cannot be reduced by a whole factor.
     """
-    if manifest.resize == "area":
-        return shrink(image, manifest.image_px)
-    return fit(image, manifest.image_px)
+    return sized(image, manifest.image_px, manifest.resize)
 
 
 class SuccessModel:
@@ -140,14 +138,9 @@ class SuccessModel:
         """
         directory = Path(directory).expanduser()
         self.manifest = read_manifest(directory)
-        file = directory / MODEL_NAME
-        if _hash(file) != self.manifest.model_hash:
-            raise ConfigError(f"{file} is not the file that {MANIFEST_NAME} was written for")
-        self._session = _open(file, num_threads)
-        wanted = [input_name(camera) for camera in self.manifest.cameras]
-        found = [entry.name for entry in self._session.get_inputs()]
-        if found != wanted:
-            raise ConfigError(f"{file} has inputs {', '.join(found)}, not {', '.join(wanted)}")
+        self._session = open_model(
+            directory / MODEL_NAME, self.manifest.model_hash, self.manifest.cameras, num_threads
+        )
 
     def probability(self, images: Mapping[str, ImageArray]) -> float:
         """Probability that the task is done, of one image per camera.
@@ -180,35 +173,9 @@ class SuccessModel:
         return np.concatenate(found)
 
 
-def input_name(camera: str) -> str:
-    """Name of a camera's input of the network."""
-    return f"image.{camera}"
-
-
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     # Beyond +-60 nothing changes but the warnings.
     values: NDArray[np.float64] = 1.0 / (
         1.0 + np.exp(-np.clip(logits.astype(np.float64), -60, 60))
     )
     return values
-
-
-def _hash(file: Path) -> str:
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
-
-
-def _open(file: Path, num_threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = num_threads
-    # A thread that waits for work by spinning would take a core from the arm.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ConfigError(f"{file} cannot be loaded: {error}") from error

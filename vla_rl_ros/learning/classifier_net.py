@@ -22,7 +22,7 @@ from vla_rl_ros.core.errors import ConfigError
 _CHANNELS = (16, 24, 48, 64)
 _GROUPS = 4
 _POINTWISE = 16
-_WIDTH = 64
+ENCODED_WIDTH = 64
 _DROPOUT = 0.2
 _TOWER_GRID = 4
 
@@ -49,7 +49,7 @@ class _Residual(nn.Module):
 class SmallResNet(nn.Module):
     """Convolutions to a sixteenth of the image's side, then what is where."""
 
-    def __init__(self, image_px: int) -> None:
+    def __init__(self, image_px: int, *, dropout: float = _DROPOUT) -> None:
         """Build for square images.
 
         Raises:
@@ -71,14 +71,14 @@ class SmallResNet(nn.Module):
             nn.Conv2d(last, _POINTWISE, 1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Dropout(_DROPOUT),
-            nn.Linear(_POINTWISE * (image_px // 16) ** 2, _WIDTH),
-            nn.LayerNorm(_WIDTH),
+            nn.Dropout(dropout),
+            nn.Linear(_POINTWISE * (image_px // 16) ** 2, ENCODED_WIDTH),
+            nn.LayerNorm(ENCODED_WIDTH),
             nn.ReLU(),
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images in [-1, 1], (n, 3, px, px), to (n, `_WIDTH`)."""
+        """Map images in [-1, 1], (n, 3, px, px), to (n, `ENCODED_WIDTH`)."""
         features: Tensor = self.layers(images)
         return features
 
@@ -119,8 +119,8 @@ class FrozenTower(nn.Module):
         self.reduce = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(_DROPOUT),
-            nn.Linear(self._width * (self._side // self._cell) ** 2, _WIDTH),
-            nn.LayerNorm(_WIDTH),
+            nn.Linear(self._width * (self._side // self._cell) ** 2, ENCODED_WIDTH),
+            nn.LayerNorm(ENCODED_WIDTH),
             nn.ReLU(),
         )
 
@@ -131,7 +131,7 @@ class FrozenTower(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images in [-1, 1], (n, 3, px, px), to (n, `_WIDTH`)."""
+        """Map images in [-1, 1], (n, 3, px, px), to (n, `ENCODED_WIDTH`)."""
         with torch.no_grad():
             if self._shrink > 1:
                 images = functional.avg_pool2d(images, self._shrink)
@@ -169,23 +169,24 @@ class ClassifierNet(nn.Module):
             encoders = [SmallResNet(image_px) for _ in cameras]
         self.encoders = nn.ModuleList(encoders)
         self.head = nn.Sequential(
-            nn.Linear(_WIDTH * len(cameras), _WIDTH),
+            nn.Linear(ENCODED_WIDTH * len(cameras), ENCODED_WIDTH),
             nn.ReLU(),
             nn.Dropout(_DROPOUT),
-            nn.Linear(_WIDTH, 1),
+            nn.Linear(ENCODED_WIDTH, 1),
         )
 
     def forward(self, *images: Tensor) -> Tensor:
         """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""
         features = [
-            encoder(_normalised(stack))
+            encoder(normalised(stack))
             for encoder, stack in zip(self.encoders, images, strict=True)
         ]
         logits: Tensor = self.head(torch.cat(features, dim=1))[:, 0]
         return logits
 
 
-def _normalised(stack: Tensor) -> Tensor:
+def normalised(stack: Tensor) -> Tensor:
+    """Images uint8, (n, px, px, 3), as the encoders take them: (n, 3, px, px) in [-1, 1]."""
     return stack.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 

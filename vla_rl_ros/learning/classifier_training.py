@@ -35,7 +35,6 @@ from vla_rl_ros.learning.classifier_model import (
     MODEL_NAME,
     ClassifierManifest,
     SuccessModel,
-    input_name,
     prepared,
     write_manifest,
 )
@@ -48,6 +47,7 @@ from vla_rl_ros.learning.classifier_scores import (
     roc,
 )
 from vla_rl_ros.learning.classifier_trainer import ClassifierSettings, ClassifierTrainer
+from vla_rl_ros.policies.cpu_model import input_name
 
 _SAVE_PERIOD_S = 20.0
 _CHECKPOINT = "trainer.pt"

@@ -162,8 +162,8 @@ class PolicySettings:
     )
     eyes: str = param(
         "",
-        doc="PI0 checkpoint whose vision tower makes the image features for a residual, or "
-        "'shipped'; empty for the policy's own features.",
+        doc="What makes the image features for a residual: a PI0 checkpoint's vision tower, "
+        "'shipped' for pi0-nano's, or a directory of 'train eyes'; empty for the policy's own.",
     )
     url: str = param("ws://127.0.0.1:8000", doc="Policy server, for openpi only.")
     timeout_s: float = param(
@@ -237,8 +237,13 @@ def make_policy(
 
 
 def _with_eyes(policy: ChunkPolicy, settings: PolicySettings) -> ChunkPolicy:
-    # Both import this module.
+    # All of them import this module.
     from vla_rl_ros.policies.eyes import SeeingPolicy
+    from vla_rl_ros.policies.goal_eyes import GoalEyes, are_goal_eyes
+
+    directory = Path(settings.eyes).expanduser()
+    if are_goal_eyes(directory):
+        return SeeingPolicy(policy, GoalEyes(directory, settings.num_threads))
     from vla_rl_ros.policies.pi0 import make_eyes
 
     return SeeingPolicy(policy, make_eyes(settings))

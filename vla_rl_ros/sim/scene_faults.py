@@ -63,9 +63,10 @@ class SceneFaults:
         return {"was_moving": self._server.gripper.abort()}
 
     def _limit_missed_packets(self, args: Args) -> Result:
-        self._server.watch.limit = int(number(args, "packets", None, 0, 10_000))
+        packets = int(number(args, "packets", None, 0, 10_000))
         refuse_rest(args)
-        return {"packets": self._server.watch.limit}
+        self._server.watch.limit = packets
+        return {"packets": packets}
 
     @staticmethod
     def _stall(args: Args) -> Result:

@@ -55,7 +55,7 @@ _COMMON = (
     ("task", "lift", "what to do", known_tasks()),
     ("policy", "", "policy back end; empty takes the default of the cell", None),
     ("checkpoint", "", "weights of the policy; empty takes those it brings along", None),
-    ("eyes", "", "PI0 whose vision tower makes a residual's features; empty: the policy's", None),
+    ("eyes", "", "what makes a residual's image features; empty: the policy's own tower", None),
     ("mode", "", "how chunks are executed; empty takes prefix_lock", _MODES),
     ("residual", "", "weights of a residual: policy.safetensors, or the directory of a run", None),
     ("classifier", "", "directories of success classifiers, separated by blanks", None),

@@ -36,8 +36,8 @@ def add_task_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--eyes", default="", metavar="DIR",
-        help="PI0 checkpoint whose vision tower makes the image features, or 'shipped' "
-        "(default: the base's own)",
+        help="what makes the image features: a directory of 'train eyes', a PI0 checkpoint, or "
+        "'shipped' (default: the base's own tower)",
     )  # fmt: skip
     group.add_argument(
         "--execute-ticks", type=int, default=0, metavar="N",

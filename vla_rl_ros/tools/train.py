@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.tools.train_classifier import add_classifier_parser
+from vla_rl_ros.tools.train_eyes import add_eyes_parser
 from vla_rl_ros.tools.train_residual import add_residual_parser
 
 
@@ -54,6 +55,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     base.set_defaults(run=run_base)
     add_residual_parser(commands)
     add_classifier_parser(commands)
+    add_eyes_parser(commands)
 
 
 def run_base(arguments: argparse.Namespace) -> int:

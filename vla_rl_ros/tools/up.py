@@ -126,8 +126,8 @@ def add_policy_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--eyes", default="", metavar="DIR",
-        help="PI0 checkpoint whose vision tower makes the image features for a residual, or "
-        "'shipped' (default: the policy's own)",
+        help="what makes the image features for a residual: a directory of 'train eyes', a PI0 "
+        "checkpoint, or 'shipped' (default: the policy's own tower)",
     )  # fmt: skip
     parser.add_argument(
         "--mode",
