@@ -77,6 +77,11 @@ class Verdict:
         """Whether verdict and truth are the same."""
         return self.is_true if self.said else not self.ever_true
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether it was none: never for 0.2 s, and not when the verdict cut it short either."""
+        return not self.ever_true and not (self.said and self.is_true)
+
 
 def main() -> int:
     """Run what is missing, print the tables."""
@@ -283,7 +288,7 @@ def _accuracy_row(task: str, figures: dict[str, Any], timing: Path) -> str:
 
 def _verdict_row(task: str, found: list[Verdict]) -> str:
     policy = [v for v in found if v.kind == "policy"]
-    failed = [v for v in found if not v.ever_true]
+    failed = [v for v in found if v.is_failure]
     frames = sum(v.frames for v in found)
     wrong = sum(v.wrong_frames for v in found)
     late = [v.late_s for v in policy if v.late_s is not None]

@@ -9,11 +9,10 @@ import numpy as np
 
 from vla_rl_ros.learning.classifier_model import (
     LOGIT,
-    MODEL_NAME,
     ClassifierManifest,
     write_manifest,
 )
-from vla_rl_ros.policies.cpu_model import input_name
+from vla_rl_ros.policies.cpu_model import MODEL_NAME, input_name
 
 PX = 32
 CAMERAS = ("wrist", "front")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -160,24 +162,14 @@ def test_it_learns_exports_and_reports(labels, tmp_path):
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(labels, tmp_path):
-    class StopError(Exception):
-        pass
-
     def stop(step: int, _loss: float) -> None:
         if step == 6:
-            raise StopError
+            os.kill(os.getpid(), signal.SIGINT)
 
     whole, _ = train(tmp_path / "whole", labels, SETTINGS)
-    from vla_rl_ros.learning import classifier_training
-
     halves = tmp_path / "halves"
-    period = classifier_training._SAVE_PERIOD_S  # noqa: SLF001
-    classifier_training._SAVE_PERIOD_S = 0.0  # noqa: SLF001 - save after every step
-    try:
-        with pytest.raises(StopError):
-            train(halves, labels, SETTINGS, tell=stop)
-    finally:
-        classifier_training._SAVE_PERIOD_S = period  # noqa: SLF001
+    with pytest.raises(KeyboardInterrupt):
+        train(halves, labels, SETTINGS, tell=stop)
     resumed, _ = train(halves, labels, SETTINGS)
     assert (halves / "model.onnx").read_bytes() == (tmp_path / "whole/model.onnx").read_bytes()
     assert resumed["threshold"] == whole["threshold"]

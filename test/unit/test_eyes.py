@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.prefix import Prefix
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.eyes import SeeingPolicy
+from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 from vla_rl_ros.policies.pi0 import make_eyes
 from vla_rl_ros.policies.protocol import (
     ChunkPolicy,
@@ -109,9 +111,39 @@ def test_an_image_that_is_missing_is_named(directory: Path) -> None:
 
 
 def test_eyes_that_are_no_checkpoint_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"settings\.eyes="):
+    with pytest.raises(ConfigError, match=r"settings\.eyes=.*nothing' is no directory"):
         make("still", eyes=tmp_path / "nothing")
-    with pytest.raises(ConfigError, match=r"policy\.json"):
+    with pytest.raises(ConfigError, match=r"neither eyes\.json.* nor policy\.json"):
+        make("still", eyes=tmp_path)
+    (tmp_path / "trainer.pt").touch()
+    with pytest.raises(ConfigError, match="'train eyes' has not finished"):
+        make("still", eyes=tmp_path)
+
+
+def test_a_directory_of_their_name_does_not_hide_the_shipped_eyes(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped/eyes.json").touch()
+    assert featured(make("still", eyes="shipped")) is not None
+
+
+def test_eyes_without_onnxruntime_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    manifest = EyesManifest(
+        task="peg",
+        source="bags",
+        cameras=("front",),
+        image_sizes={"front": (64, 64)},
+        image_px=32,
+        feature_dim=64,
+    )
+    write_manifest(manifest, tmp_path)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigError, match="pip install onnxruntime"):
         make("still", eyes=tmp_path)
 
 

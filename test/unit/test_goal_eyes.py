@@ -1,57 +1,95 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eyes that learn from successful episodes how far their end is."""
+"""Eyes that learn from successful episodes where the hand goes next."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from unit.eyes_samples import EPISODES, PX, SETTINGS, TICKS, dots, shown
 from unit.pi0_checkpoints import ENVIRONMENT, observation
-from unit.test_label_bags import CAMERAS, END_FRAME, FRAME_NS, START_NS, record
 
-from vla_rl_ros.core.episode import Outcome
-from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
-from vla_rl_ros.data.label_frames import EpisodeFrames, read_frames
-from vla_rl_ros.learning.eyes_data import GoalFrames, collected, from_recordings, simulated
+from vla_rl_ros.core.errors import ConfigError, InvalidCommandError, LearningError
 from vla_rl_ros.learning.eyes_net import FEATURE_DIM, SCALES_M
-from vla_rl_ros.learning.eyes_trainer import EyesSettings, EyesTrainer
-from vla_rl_ros.learning.eyes_training import train
-from vla_rl_ros.policies.goal_eyes import MANIFEST_NAME, MODEL_NAME, GoalEyes
+from vla_rl_ros.learning.eyes_trainer import EyesSettings, EyesTrainer, check_begun
+from vla_rl_ros.learning.eyes_training import held_out_of, train
+from vla_rl_ros.learning.training_loop import learn
+from vla_rl_ros.policies import goal_eyes
+from vla_rl_ros.policies.cpu_model import MODEL_NAME
+from vla_rl_ros.policies.goal_eyes import (
+    CHECKPOINT_NAME,
+    MANIFEST_NAME,
+    GoalEyes,
+    read_manifest,
+    write_manifest,
+)
 from vla_rl_ros.policies.protocol import PolicySettings, featured, make_policy
-from vla_rl_ros.sim.tasks import Task
-from vla_rl_ros.tools.cli import main
 
-PX, EPISODES, TICKS = 32, 12, 20
-SETTINGS = EyesSettings(steps=150, image_px=PX, batch=32)
-
-
-def dots(shift_m: float = 0.0) -> GoalFrames:
-    """A bright square that lies where the hand has to go: 1 px is 2.5 mm."""
-    rng = np.random.default_rng(3)
-    count = EPISODES * TICKS
-    at = rng.integers(4, PX - 4, (count, 2))
-    image = np.full((count, PX, PX, 3), 40, np.uint8)
-    for row, (x, y) in enumerate(at):
-        image[row, y - 2 : y + 3, x - 2 : x + 3] = 230
-    ways_m = np.zeros((count, 3), np.float32)
-    ways_m[:, :2] = 0.0025 * (at - PX / 2) + shift_m
-    return GoalFrames(
-        images={"front": image}, ways_m=ways_m, episodes=np.repeat(np.arange(EPISODES), TICKS)
-    )
+FEW = EyesSettings(steps=2, image_px=PX, batch=4)
 
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     out = tmp_path_factory.mktemp("eyes")
-    return out, train(out, dots(), SETTINGS, task="lift")
+    return out, train(out, dots(), SETTINGS)
 
 
-def test_they_see_on_held_out_episodes_where_to_go(eyes):
-    figures = eyes[1]
-    assert figures["error_mm"] < 0.4 * figures["guess_of_mean_mm"]
-    assert figures["held_out_episodes"] == 1
+def held_out(out: Path) -> np.ndarray:
+    frames, held = dots(), read_manifest(out).training["held_out"]
+    return np.isin(np.array(frames.names)[frames.episodes], held)
+
+
+def test_the_numbers_are_those_of_the_written_file_on_held_out_episodes(eyes):
+    out, figures = eyes
+    frames, is_held, seeing = dots(), held_out(out), GoalEyes(out)
+    assert (figures["held_out_episodes"], is_held.sum()) == (1, TICKS)
+    looked = [seeing.look({"front": image}) for image in frames.images["front"][is_held]]
+    wrong_mm = 1e3 * (SCALES_M[0] * np.array(looked)[:, :3] - frames.ways_m[is_held])
+    guessed_mm = 1e3 * (frames.ways_m[~is_held].mean(0) - frames.ways_m[is_held])
+    far_mm = 1e3 * np.linalg.norm(frames.ways_m[is_held][:, :2], axis=1)
+    expected = {}
+    for word, parts_mm in (("error", wrong_mm), ("guess", guessed_mm)):
+        in_plane_mm = np.linalg.norm(parts_mm[:, :2], axis=1)
+        expected[f"{word}_xy_mm"] = in_plane_mm.mean()
+        expected[f"{word}_z_mm"] = np.abs(parts_mm[:, 2]).mean()
+        expected[f"close_{word}_xy_mm"] = in_plane_mm[far_mm < 40.0].mean()
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    assert figures["error_xy_mm"] < 0.4 * figures["guess_xy_mm"]
+
+
+def test_no_mean_is_made_of_no_close_frames(tmp_path):
+    frames = dots()
+    far = dataclasses.replace(frames, ways_m=frames.ways_m + np.float32([0.2, 0.0, 0.0]))
+    figures = train(tmp_path, far, FEW)
+    assert figures["close_error_xy_mm"] is None
+    assert figures["close_guess_xy_mm"] is None
+
+
+def test_nothing_is_learned_from_held_out_episodes(eyes, tmp_path):
+    frames, is_held = dots(), held_out(eyes[0])
+    versions = []
+    for name, rows in (("same", None), ("held", is_held), ("learned", ~is_held)):
+        ways_m = frames.ways_m.copy()
+        if rows is not None:
+            ways_m[rows] += 0.05
+        figures = train(tmp_path / name, dataclasses.replace(frames, ways_m=ways_m), FEW)
+        versions.append(figures["version"])
+    assert versions[0] == versions[1] != versions[2]
+
+
+def test_the_same_episodes_are_held_out_in_whatever_order_they_come(tmp_path):
+    first = [f"e{n}" for n in range(20)]
+    found = [held_out_of(tuple(names), FEW) for names in (first, first[::-1])]
+    assert found[0] == found[1]
+    assert len(found[0]) == 2
+    others = [held_out_of(tuple(first), EyesSettings(seed=seed)) for seed in range(4)]
+    assert len({tuple(names) for names in others}) > 1
 
 
 def test_what_was_exported_tells_the_way_at_every_scale(eyes):
@@ -75,37 +113,117 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path):
     first.save(tmp_path / "t.pt", "frames")
     second = EyesTrainer(SETTINGS, frames, rows)
     second.load(tmp_path / "t.pt", "frames")
+    assert second.trained_s == first.trained_s > 0.0
     assert found + [second.step() for _ in range(3)] == expected
 
 
-def test_a_run_does_not_go_on_with_other_episodes(eyes):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_is_saved_after_its_step(tmp_path, signum):
+    frames, rows, path = dots(), np.arange(EPISODES * TICKS), tmp_path / "t.pt"
+    before = signal.getsignal(signum)
+
+    class Stopped(EyesTrainer):
+        def step(self) -> float:
+            if self.step_number == 2:
+                os.kill(os.getpid(), signum)
+            return super().step()
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(Stopped(SETTINGS, frames, rows), path, "frames", 10, lambda step, loss: None)
+    assert signal.getsignal(signum) is before
+    again = EyesTrainer(SETTINGS, frames, rows)
+    again.load(path, "frames")
+    assert again.step_number == 3
+
+
+def test_a_run_does_not_go_on_with_other_episodes_or_settings(eyes):
     with pytest.raises(ConfigError, match="begun with other episodes"):
-        train(eyes[0], dots(0.01), SETTINGS, task="lift")
+        train(eyes[0], dots(50), SETTINGS)
+    path, other = eyes[0] / CHECKPOINT_NAME, dataclasses.replace(SETTINGS, batch=8)
+    check_begun(path, SETTINGS)
+    with pytest.raises(ConfigError, match="begun with batch=32"):
+        check_begun(path, other)
+    with pytest.raises(ConfigError, match="image_px=40 is no multiple of 16"):
+        EyesSettings(image_px=40)
 
 
-def test_a_residual_sees_through_them_whatever_the_policy_is(eyes, tmp_path):
+def test_a_finished_run_that_is_repeated_tells_the_same(tmp_path):
+    short = dataclasses.replace(SETTINGS, steps=8)
+    first, again = (train(tmp_path, dots(), short) for _ in range(2))
+    assert first == again
+    assert first["train_s"] > 0.0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    ways_m = np.full_like(dots().ways_m, np.nan)
+    with pytest.raises(LearningError, match="loss of step 1 is nan"):
+        train(tmp_path, dataclasses.replace(dots(), ways_m=ways_m), FEW)
+    assert not (tmp_path / MANIFEST_NAME).exists()
+
+
+def test_a_residual_sees_through_them_whatever_the_policy_is(eyes):
     env = dict(cameras=("front",), control_period_s=0.1)
     settings = PolicySettings(eyes=str(eyes[0]), device="cpu")
     policy = make_policy("still", settings, type(ENVIRONMENT)(**env))
     seen = featured(policy)
     assert seen is not None
     assert policy.cameras == ("front",)
-    shown = observation()
+    before = observation()
     with pytest.raises(InvalidCommandError, match=r"settings\.eyes"):
-        policy.infer(type(shown)(**{**_fields(shown), "images": {}}), None)
+        policy.infer(dataclasses.replace(before, images={}), None)
     image = dots().images["front"][0]
-    policy.infer(type(shown)(**{**_fields(shown), "images": {"front": image}}), None)
+    policy.infer(dataclasses.replace(before, images={"front": image}), None)
     np.testing.assert_array_equal(seen.features(), GoalEyes(eyes[0]).look({"front": image}))
 
 
-def _fields(shown) -> dict:
-    return {name: getattr(shown, name) for name in shown.__dataclass_fields__}
+def test_they_look_at_larger_images_as_they_learned_from_them(tmp_path):
+    frames = dots(size=(48, 64))
+    train(tmp_path, frames, FEW)
+    seeing, image = GoalEyes(tmp_path), shown(size=(48, 64)).images["front"][0]
+    # What was learned from is the resized image: looked at as it is, it has to be square.
+    square = tmp_path / "square"
+    square.mkdir()
+    (square / MODEL_NAME).write_bytes((tmp_path / MODEL_NAME).read_bytes())
+    manifest = dataclasses.replace(read_manifest(tmp_path), image_sizes={"front": (PX, PX)})
+    write_manifest(manifest, square)
+    expected = GoalEyes(square).look({"front": frames.images["front"][0]})
+    np.testing.assert_array_equal(seeing.look({"front": image}), expected)
+    # The same shape in more pixels is the same picture, another shape is not.
+    seeing.look({"front": image.repeat(2, 0).repeat(2, 1)})
+    with pytest.raises(InvalidCommandError, match="'front' gives 64x64, the eyes learned from"):
+        seeing.look({"front": np.zeros((64, 64, 3), np.uint8)})
 
 
-def test_eyes_that_see_otherwise_are_told_apart(eyes, tmp_path):
-    other = tmp_path / "other"
-    train(other, dots(0.01), EyesSettings(steps=2, image_px=PX), task="lift")
-    assert GoalEyes(other).tower_hash != GoalEyes(eyes[0]).tower_hash
+def test_an_image_that_cannot_be_reduced_is_named_by_its_camera(eyes):
+    with pytest.raises(InvalidCommandError, match="camera 'front' gives 40x40"):
+        GoalEyes(eyes[0]).look({"front": np.zeros((40, 40, 3), np.uint8)})
+
+
+def test_eyes_that_see_otherwise_are_told_apart(eyes, tmp_path, monkeypatch):
+    train(tmp_path, dots(), FEW)
+    hashes = {GoalEyes(tmp_path).tower_hash, GoalEyes(eyes[0]).tower_hash}
+    answer = SimpleNamespace(name="features", shape=["batch", FEATURE_DIM])
+    session = SimpleNamespace(get_outputs=lambda: [answer])
+    monkeypatch.setattr(goal_eyes, "open_model", lambda *given: session)
+    manifest = read_manifest(tmp_path)
+    both = {"front": (PX, PX), "wrist": (PX, PX)}
+    for changes in (
+        {"resize": "pad"},
+        {"image_px": 64},
+        {"cameras": ("front", "wrist"), "image_sizes": both},
+        {"cameras": ("wrist", "front"), "image_sizes": both},
+    ):
+        write_manifest(dataclasses.replace(manifest, **changes), tmp_path)
+        hashes.add(GoalEyes(tmp_path).tower_hash)
+    assert len(hashes) == 6
+
+
+def without(word: str, replacement: str):
+    def damage(directory: Path) -> None:
+        path = directory / MANIFEST_NAME
+        path.write_text(path.read_text().replace(word, replacement))
+
+    return damage
 
 
 @pytest.mark.parametrize(
@@ -113,19 +231,13 @@ def test_eyes_that_see_otherwise_are_told_apart(eyes, tmp_path):
     [
         (lambda d: (d / MODEL_NAME).write_bytes(b"?"), "is not the file that"),
         (lambda d: (d / MODEL_NAME).unlink(), "cannot be read"),
-        (lambda d: (d / MANIFEST_NAME).write_text("{"), MANIFEST_NAME),
-        (
-            lambda d: (d / MANIFEST_NAME).write_text(
-                (d / MANIFEST_NAME).read_text().replace('"front"', '"other"')
-            ),
-            "has inputs",
-        ),
-        (
-            lambda d: (d / MANIFEST_NAME).write_text(
-                (d / MANIFEST_NAME).read_text().replace(f'dim": {FEATURE_DIM}', 'dim": 7')
-            ),
-            "answers",
-        ),
+        (lambda d: (d / MANIFEST_NAME).write_text("{"), f"{MANIFEST_NAME} is not JSON"),
+        (lambda d: (d / MANIFEST_NAME).unlink(), "that 'vla-rl-ros train eyes' wrote"),
+        (without('"front"', '"other"'), "has inputs"),
+        (without(f'dim": {FEATURE_DIM}', 'dim": 7'), "answers"),
+        (without('"bags"', '"dreams"'), "is not one of bags, simulator"),
+        (without('"image_sizes"', '"sizes"'), "'sizes' is unknown"),
+        (without(f"      {PX},\n", ""), "wanted is .height, width"),
     ],
 )
 def test_damaged_eyes_are_refused_by_name(eyes, tmp_path, damage, message):
@@ -136,59 +248,8 @@ def test_damaged_eyes_are_refused_by_name(eyes, tmp_path, damage, message):
         GoalEyes(tmp_path)
 
 
-def test_only_successes_teach_and_only_up_to_their_end(tmp_path):
-    def read(name: str, **what) -> EpisodeFrames:
-        return read_frames(record(tmp_path / name, **what), CAMERAS)
-
-    good, bad = read("good", start=12), read("bad", outcome="failure")
-    assert bad.outcome is Outcome.FAILURE
-    found = list(from_recordings([bad, good]))
-    assert len(found) == 1
-    images, ways_m = found[0]
-    stamps_ns = good.stamps_ns[
-        (good.stamps_ns >= START_NS + 12 * FRAME_NS)
-        & (good.stamps_ns <= START_NS + END_FRAME * FRAME_NS)
-    ]
-    assert len(images["wrist"]) == len(ways_m) == len(stamps_ns)
-    # The hand moves 1 cm per frame along x.
-    left = (stamps_ns[-1] - stamps_ns) / FRAME_NS
-    np.testing.assert_allclose(ways_m[:, 0], 0.01 * left, atol=1e-5)
-
-
-def test_of_too_many_frames_every_so_many_are_kept():
-    stack = np.zeros((10, 4, 4, 3), np.uint8)
-    episodes = [({"front": stack}, np.full((10, 3), n, np.float32)) for n in range(3)]
-    frames = collected(episodes, ("front",), 12)
-    assert len(frames) == 12
-    assert set(frames.episodes) == {0, 1, 2}
-    with pytest.raises(ConfigError, match="no successful episode"):
-        collected([], ("front",), 12)
-
-
-def test_demonstrations_are_made_to_measure_and_the_same_each_time():
-    first, second = (list(simulated(Task.PEG, "peg_friction_tight", 2, 5)) for _ in range(2))
-    for (images, ways_m), (again, ways_again_m) in zip(first, second, strict=True):
-        assert images["wrist"].shape[1:] == (128, 128, 3)
-        assert abs(ways_m[-1]).max() == 0.0
-        np.testing.assert_array_equal(ways_m, ways_again_m)
-        np.testing.assert_array_equal(images["front"], again["front"])
-
-
-def test_the_command_reads_bags(tmp_path, capsys):
-    for number in range(6):
-        record(tmp_path / "bags" / f"one{number}")
-    record(tmp_path / "bags" / "button", task="button")
-    words = ["train", "eyes", str(tmp_path / "bags"), "--out", str(tmp_path / "out")]
-    few = ["--steps", "2", "--set", "eyes.image_px=32", "eyes.batch=4"]
-    assert main([*words, *few]) == 1
-    assert "choose by --task" in capsys.readouterr().err
-    assert main([*words, *few, "--task", "lift"]) == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (figures["task"], figures["episodes"], figures["steps"]) == ("lift", 6, 2)
-    assert GoalEyes(tmp_path / "out").feature_dim == FEATURE_DIM
-
-
-@pytest.mark.parametrize("words", [[], ["bag", "--simulate", "lift"]])
-def test_the_command_wants_one_source(tmp_path, capsys, words):
-    assert main(["train", "eyes", *words, "--out", str(tmp_path)]) == 1
-    assert "give bags, or --simulate" in capsys.readouterr().err
+def test_the_manifest_tells_how_they_came_about(eyes):
+    training = json.loads((eyes[0] / MANIFEST_NAME).read_text())["training"]
+    assert training["data"] == dots().digest
+    assert training["settings"] == dataclasses.asdict(SETTINGS)
+    assert "eyes" not in training

@@ -75,6 +75,8 @@ def record(
     name: str = "",
     has_truth: bool = True,
     stale: bool = False,
+    poses: int = FRAMES,
+    images: int = FRAMES,
 ) -> Path:
     topics = [
         BagTopic(name=n, type=k, schema=message_schema(k), qos=qos_text(depth=10))
@@ -97,11 +99,14 @@ def record(
             writer.write(at, ready_ns + 2000, taken_ns, image(taken_ns, 250), 1)
     for number in range(FRAMES):
         now_ns = START_NS + number * FRAME_NS
-        write("/camera/wrist/image", now_ns, image(now_ns, number))
-        write("/camera/front/image", now_ns + 9_000_000, image(now_ns + 9_000_000, 100 + number))
-        write("/arm/tcp_pose", now_ns, pose(now_ns, 0.01 * number))
-        width = {"gripper.width_m": 0.001 * number}
-        write("/gripper/state", now_ns, channels(now_ns, width))
+        if number < images:
+            late_ns = now_ns + 9_000_000
+            write("/camera/wrist/image", now_ns, image(now_ns, number))
+            write("/camera/front/image", late_ns, image(late_ns, 100 + number))
+        if number < poses:
+            write("/arm/tcp_pose", now_ns, pose(now_ns, 0.01 * number))
+            width = {"gripper.width_m": 0.001 * number}
+            write("/gripper/state", now_ns, channels(now_ns, width))
         decided = float(number >= TRUE_FRAME and outcome == "success")
         success = {"success.probability": decided, "success.decided": decided}
         if has_truth:
@@ -150,6 +155,16 @@ def test_only_a_press_while_the_episode_runs_is_a_word_on_it(tmp_path, marked, s
     assert [(mark.stamp_ns - START_NS) // FRAME_NS for mark in seen.marks] == found
 
 
+@pytest.mark.parametrize("poses", [0, 40])
+def test_a_state_is_unknown_where_no_sample_is_near(tmp_path, poses):
+    seen = read_frames(record(tmp_path / "one", poses=poses), CAMERAS)
+    numbers = seen.images["wrist"][:, 0, 0, 0].astype(int)
+    # The last sample still counts 0.1 s later.
+    is_known = numbers < poses + 3 if poses else np.zeros(len(numbers), bool)
+    np.testing.assert_array_equal(np.isfinite(seen.states).all(1), is_known)
+    np.testing.assert_array_equal(np.isnan(seen.states).all(1), ~is_known)
+
+
 @pytest.mark.parametrize("name", ["../../x", "/x", "a/b", ".."])
 def test_a_name_that_leads_out_of_the_set_is_refused(tmp_path, name):
     path = record(tmp_path / "one", name=name)
@@ -166,6 +181,12 @@ def test_a_bag_without_a_camera_is_refused_by_name(tmp_path):
 def run(capsys, *words: object) -> dict:
     assert main([str(word) for word in words]) == 0
     return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_a_bag_that_is_not_there_is_named(tmp_path, capsys):
+    words = ["label", str(tmp_path / "bgas"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "bgas: there is no such file or folder" in capsys.readouterr().err
 
 
 def test_the_command_labels_bags_and_goes_on_with_new_ones(tmp_path, capsys):

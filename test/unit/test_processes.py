@@ -14,6 +14,7 @@ import yaml
 
 from vla_rl_ros.core.episode import TaskConfig
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 from vla_rl_ros.ros.graph import TOPICS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, read_site
 from vla_rl_ros.ros.graph_parameters import MANAGED_NODES
@@ -316,6 +317,26 @@ def test_the_weights_of_the_simulated_cell_never_drive_a_real_arm(tmp_path: Path
         graph(backend=Backend.REAL, policy="openpi", eyes="shipped")
     own = {spec.name: spec for spec in graph(backend=Backend.REAL, policy="pi0", checkpoint="w")}
     assert own["vla_inference"].parameters["vla_inference"]["settings.path"] == "w"
+
+
+@pytest.mark.parametrize("source", ["simulator", "bags"])
+def test_eyes_of_the_simulated_cell_never_look_at_a_real_arm(tmp_path: Path, source: str) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    manifest = EyesManifest(
+        task="peg",
+        source=source,
+        cameras=("front",),
+        image_sizes={"front": (64, 64)},
+        image_px=32,
+        feature_dim=64,
+    )
+    write_manifest(manifest, tmp_path)
+    graph(backend=Backend.SIM, eyes=str(tmp_path))
+    if source == "bags":
+        graph(backend=Backend.REAL, eyes=str(tmp_path))
+        return
+    with pytest.raises(ConfigError, match="learned from the simulated cell"):
+        graph(backend=Backend.REAL, eyes=str(tmp_path))
 
 
 def test_eyes_reach_the_policy_and_no_other_node() -> None:

@@ -12,6 +12,7 @@ import pytest
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.gym_door import DoorSettings
 from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID
+from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 
 
@@ -54,3 +55,22 @@ def test_eyes_mean_the_same_in_every_directory(named: str, meant: str) -> None:
 def test_an_environment_is_named_in_one_way(words: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         _settings(*words)
+
+
+def test_eyes_of_another_task_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    manifest = EyesManifest(
+        task="peg",
+        source="bags",
+        cameras=("front",),
+        image_sizes={"front": (64, 64)},
+        image_px=32,
+        feature_dim=64,
+    )
+    write_manifest(manifest, tmp_path)
+    _settings("--task", "peg", "--eyes", str(tmp_path))
+    assert not capsys.readouterr().err
+    _settings("--task", "lift", "--eyes", str(tmp_path))
+    assert "learned 'peg', not 'lift'" in capsys.readouterr().err

@@ -2,7 +2,8 @@
 """What every camera saw in one episode, at a steady rate, and what is known of its end.
 
 The common ground of labelling: recordings become `EpisodeFrames` here, the fast simulator makes
-them in `learning/classifier_episodes.py`. Reads bags without ROS. Called by `vla-rl-ros label`.
+them in `learning/classifier_episodes.py`. Reads bags without ROS. Called by `vla-rl-ros label`
+and `vla-rl-ros train eyes`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,11 @@ class EpisodeFrames:
     def __len__(self) -> int:
         """Return the number of frames."""
         return len(self.stamps_ns)
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the simulated cell was seen: nobody else knows the truth."""
+        return self.truth is not None
 
     def chosen(self, index: NDArray[np.int64]) -> EpisodeFrames:
         """The same episode with some of its frames."""
@@ -236,11 +242,23 @@ def _states(bag: Bag, stamps_ns: StampArray) -> NDArray[np.float32]:
     states = np.full((len(stamps_ns), len(STATE_NAMES)), np.nan, np.float32)
     if "/arm/tcp_pose" in bag.topics:
         times, poses = read_poses(bag.path, "/arm/tcp_pose")
-        states[:, :3] = poses[_nearest(times, stamps_ns), :3]
+        states[:, :3] = _sampled(times, poses[:, :3], stamps_ns)
     if "/gripper/state" in bag.topics:
         times, widths = read_channels(bag.path, "/gripper/state", STATE_NAMES[3:])
-        states[:, 3:] = widths[_nearest(times, stamps_ns)]
+        states[:, 3:] = _sampled(times, widths, stamps_ns)
     return states
+
+
+def _sampled(
+    times_ns: StampArray, values: NDArray[np.float64], stamps_ns: StampArray
+) -> NDArray[np.float64]:
+    """The sample nearest to every stamp, NaN where none is near, shape (n, channels)."""
+    found = np.full((len(stamps_ns), values.shape[1]), np.nan)
+    if len(times_ns):
+        nearest = _nearest(times_ns, stamps_ns)
+        is_near = np.abs(times_ns[nearest] - stamps_ns) <= _MAX_GAP_S * NS_PER_S
+        found[is_near] = values[nearest[is_near]]
+    return found
 
 
 def _truth(bag: Bag, stamps_ns: StampArray) -> NDArray[np.bool_] | None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from vla_rl_ros.core.spec import ACTION_DIM, GRIPPER_INDEX
 from vla_rl_ros.core.types import FloatArray, Pose
+from vla_rl_ros.learning.base_bursts import Bursts
 from vla_rl_ros.learning.base_data import IMAGE_PX, TARGETS, TASK_ORDER, DemoSet, joined
 from vla_rl_ros.learning.base_scene import VaryingCells
 from vla_rl_ros.policies.expert_view import ExpertView
@@ -39,15 +40,6 @@ _MAX_TICKS = 120
 _AFTER_SUCCESS_TICKS = 5
 _NOISE = np.array([0.002, 0.002, 0.002, 0.002, 0.002, 0.008])
 _PEG_NOISE_SCALE = 0.6
-_BURST_EPISODE_PART = 0.85
-_BURST_GAP_TICKS = (5, 22)
-_BURST_TICKS = (3, 8)
-_BURST_LAST_TICK = 60
-_BURST_EXPERT_PART = 0.3
-_BURST_PUSH_M = 0.014
-_BURST_TILT_RAD = 0.008
-_BURST_YAW_RAD = 0.04
-_GRIPPER_FLIP_PART = 0.15
 _MAX_IMAGE_AGE_STEPS = 3
 _IMAGE_AGE_STEP_S = 0.01
 _CLOSED_AT_START_PART = {Task.LIFT: 0.2, Task.BUTTON: 0.5}
@@ -101,7 +93,14 @@ def collect_shard(
 
 
 class Episode:
-    """One running episode: acts, watches and notes."""
+    """One running episode: acts, watches and notes.
+
+    Attributes:
+        sim: Steps it.
+        task: What is shown.
+        num_to_success: Ticks up to the one that solved the task, itself included; None before.
+        state_at_success: Proprioception right after that tick, shape (20,); None before.
+    """
 
     def __init__(
         self, sim: FastSim, task: Task, rng: np.random.Generator, *, image_px: int = IMAGE_PX
@@ -110,6 +109,8 @@ class Episode:
         self._rows: list[tuple[FloatArray, FloatArray, FloatArray, FloatArray, bool]] = []
         self._images: list[NDArray[np.uint8]] = []
         self._seen = self._watch()
+        self.num_to_success: int | None = None
+        self.state_at_success: FloatArray | None = None
 
     def close_hand(self) -> None:
         """Stand still until the fingers are closed."""
@@ -144,7 +145,10 @@ class Episode:
         sim.advance(sim.spec.control_period_s - age_s)
         self._seen = self._watch()
         sim.advance(age_s)
-        return sim.is_success()
+        is_success = sim.is_success()
+        if is_success and self.num_to_success is None:
+            self.num_to_success, self.state_at_success = len(self._rows), sim.state()
+        return is_success
 
     def _watch(self) -> NDArray[np.uint8]:
         images = self.sim.images()
@@ -164,45 +168,6 @@ class Episode:
             is_pushed=np.array(pushed),
             episodes=np.zeros(count, dtype=np.int64),
         )
-
-
-class _Bursts:
-    """When pushes begin and end, and what they do to an action."""
-
-    def __init__(self, task: Task, rng: np.random.Generator) -> None:
-        self._task, self._rng = task, rng
-        has_bursts = rng.random() < _BURST_EPISODE_PART
-        self._wait = int(rng.integers(1, 12)) if has_bursts else _MAX_TICKS + 1
-        self._left = 0
-        self._push = np.zeros(ACTION_DIM)
-        self._flips_gripper = False
-
-    def is_pushing(self, tick: int, *, is_solved: bool) -> bool:
-        """Count one tick."""
-        if self._left:
-            self._left -= 1
-            if not self._left:
-                self._wait = int(self._rng.integers(*_BURST_GAP_TICKS))
-        else:
-            self._wait -= 1
-            if self._wait <= 0 and not is_solved and tick < _BURST_LAST_TICK:
-                self._begin()
-        return self._left > 0
-
-    def _begin(self) -> None:
-        rng = self._rng
-        self._left = int(rng.integers(*_BURST_TICKS))
-        self._push[:3] = rng.uniform(-_BURST_PUSH_M, _BURST_PUSH_M, 3)
-        self._push[3:5] = rng.uniform(-_BURST_TILT_RAD, _BURST_TILT_RAD, 2)
-        self._push[5] = rng.uniform(-_BURST_YAW_RAD, _BURST_YAW_RAD)
-        self._flips_gripper = self._task is Task.LIFT and rng.random() < _GRIPPER_FLIP_PART
-
-    def disturbed(self, label: FloatArray) -> FloatArray:
-        """A little of the expert's action and the push."""
-        action = _BURST_EXPERT_PART * label + self._push
-        is_open = label[GRIPPER_INDEX]
-        action[GRIPPER_INDEX] = 1.0 - is_open if self._flips_gripper else is_open
-        return action
 
 
 def _demonstration(cells: VaryingCells, task: Task, rng: np.random.Generator) -> DemoSet:
@@ -259,7 +224,7 @@ def solve(episode: Episode, rng: np.random.Generator, *, has_bursts: bool = True
         Whether it got there.
     """
     task = episode.task
-    bursts = _Bursts(task, rng)
+    bursts = Bursts(task, rng)
     noise = _NOISE * (_PEG_NOISE_SCALE if task is Task.PEG else 1.0)
     ticks_solved = 0
     for tick in range(_MAX_TICKS):

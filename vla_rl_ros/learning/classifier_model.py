@@ -8,8 +8,6 @@ is checked when it is loaded. Written by `classifier_training`, read by the node
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,11 +20,17 @@ from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.types import ImageArray
 from vla_rl_ros.data.label_frames import STATE_NAMES
-from vla_rl_ros.policies.cpu_model import file_hash, input_name, open_model, sized
+from vla_rl_ros.policies.cpu_model import (
+    MODEL_NAME,
+    input_name,
+    open_model,
+    read_json_manifest,
+    sized,
+    write_json_manifest,
+)
 from vla_rl_ros.policies.pi0.images import camera_image
-from vla_rl_ros.policies.strict_json import from_json, to_json
 
-MANIFEST_NAME, MODEL_NAME = "classifier.json", "model.onnx"
+MANIFEST_NAME = "classifier.json"
 FORMAT = 1
 LOGIT = "logit"
 _BATCH = 64
@@ -85,38 +89,23 @@ def read_manifest(directory: Path) -> ClassifierManifest:
     Raises:
         ConfigError: Missing or damaged; names the key.
     """
-    path = directory / MANIFEST_NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): give the directory that "
-            "'vla-rl-ros train classifier' wrote"
-        ) from error
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from error
-    try:
-        return from_json(ClassifierManifest, values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_json_manifest(
+        ClassifierManifest, directory / MANIFEST_NAME, "vla-rl-ros train classifier"
+    )
 
 
 def write_manifest(manifest: ClassifierManifest, directory: Path) -> None:
     """Write ``classifier.json`` for the weights that lie there; their hash is filled in."""
-    manifest = dataclasses.replace(manifest, model_hash=file_hash(directory / MODEL_NAME))
-    text = json.dumps(to_json(manifest), indent=2)
-    part = directory / f"{MANIFEST_NAME}.part"
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(directory / MANIFEST_NAME)
+    write_json_manifest(manifest, directory / MANIFEST_NAME)
 
 
-def prepared(image: ImageArray, manifest: ClassifierManifest) -> ImageArray:
+def prepared(image: ImageArray, manifest: ClassifierManifest, name: str) -> ImageArray:
     """An image in the size of the network, uint8 of shape (px, px, 3).
 
     Raises:
         InvalidCommandError: ``image_size``, where the image cannot be reduced by a whole factor.
     """
-    return sized(image, manifest.image_px, manifest.resize)
+    return sized(image, manifest.image_px, manifest.resize, name)
 
 
 class SuccessModel:
@@ -149,7 +138,7 @@ class SuccessModel:
             InvalidCommandError: An image is missing, malformed or of a size that does not fit.
         """
         feed = {
-            input_name(camera): prepared(camera_image(images, camera), self.manifest)[None]
+            input_name(camera): prepared(camera_image(images, camera), self.manifest, camera)[None]
             for camera in self.manifest.cameras
         }
         return float(_sigmoid(self._session.run([LOGIT], feed)[0])[0])
@@ -165,7 +154,10 @@ class SuccessModel:
         for first in range(0, count, _BATCH):
             feed = {
                 input_name(name): np.stack(
-                    [prepared(image, manifest) for image in stacks[name][first : first + _BATCH]]
+                    [
+                        prepared(image, manifest, name)
+                        for image in stacks[name][first : first + _BATCH]
+                    ]
                 )
                 for name in manifest.cameras
             }

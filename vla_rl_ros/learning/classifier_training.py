@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.success import violated_check
@@ -32,13 +29,11 @@ from vla_rl_ros.learning.classifier_data import (
 from vla_rl_ros.learning.classifier_model import (
     LOGIT,
     MANIFEST_NAME,
-    MODEL_NAME,
     ClassifierManifest,
     SuccessModel,
     prepared,
     write_manifest,
 )
-from vla_rl_ros.learning.classifier_net import ClassifierNet
 from vla_rl_ros.learning.classifier_scores import (
     area,
     average_precision,
@@ -47,14 +42,12 @@ from vla_rl_ros.learning.classifier_scores import (
     roc,
 )
 from vla_rl_ros.learning.classifier_trainer import ClassifierSettings, ClassifierTrainer
-from vla_rl_ros.policies.cpu_model import input_name
+from vla_rl_ros.learning.cpu_export import export_cpu
+from vla_rl_ros.learning.training_loop import Tell, learn
+from vla_rl_ros.policies.cpu_model import MODEL_NAME, resize_of
 
-_SAVE_PERIOD_S = 20.0
 _CHECKPOINT = "trainer.pt"
 _UNMEASURED = "unmeasured"
-_OPSET = 17
-
-Tell = Callable[[int, float], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -120,7 +113,9 @@ def train(
         task=labels.task,
         cameras=labels.cameras,
         image_px=settings.image_px,
-        resize=_resize(frames, settings.image_px),
+        resize=resize_of(
+            (stack.shape[1:3] for stack in frames.images.values()), settings.image_px
+        ),
         backbone=settings.backbone,
         needed=settings.needed,
         window=settings.window,
@@ -129,11 +124,12 @@ def train(
     small = _reduced(frames, manifest)
     trainer = ClassifierTrainer(settings, small.chosen(split.train), labels.cameras, checkpoint)
     digest = _digest(frames)
-    seconds = _learn(trainer, out / _CHECKPOINT, digest, tell)
+    seconds = learn(trainer, out / _CHECKPOINT, digest, settings.steps, tell)
     # Who finds a manifest in `out` goes by its threshold: it comes there measured or not at all.
     unmeasured = out / _UNMEASURED
     unmeasured.mkdir(exist_ok=True)
-    _export(trainer.average, unmeasured / MODEL_NAME, manifest)
+    weights = unmeasured / MODEL_NAME
+    export_cpu(trainer.average, weights, manifest.cameras, manifest.image_px, LOGIT)
     figures, judged = _measure(unmeasured, manifest, frames, split, others, settings)
     figures = {
         "classifier": str(out),
@@ -150,19 +146,6 @@ def train(
     unmeasured.rmdir()
     figures["version"] = SuccessModel(out).manifest.version
     return figures, judged
-
-
-def _learn(trainer: ClassifierTrainer, path: Path, digest: str, tell: Tell) -> float:
-    if path.exists():
-        trainer.load(path, digest)
-    begin_s = saved_s = time.monotonic()
-    while trainer.step_number < trainer.settings.steps:
-        tell(trainer.step_number + 1, trainer.step())
-        if time.monotonic() - saved_s > _SAVE_PERIOD_S:
-            trainer.save(path, digest)
-            saved_s = time.monotonic()
-    trainer.save(path, digest)
-    return time.monotonic() - begin_s
 
 
 def _measure(
@@ -230,17 +213,10 @@ def scores_of(judged: Judged, threshold: float) -> dict[str, Any]:
     }
 
 
-def _resize(frames: LabelledFrames, image_px: int) -> str:
-    """``area`` where every camera's images are square multiples of the network's."""
-    shapes = [stack.shape[1:3] for stack in frames.images.values()]
-    fits = all(h == w and h % image_px == 0 for h, w in shapes)
-    return "area" if fits else "pad"
-
-
 def _reduced(frames: LabelledFrames, manifest: ClassifierManifest) -> LabelledFrames:
     return LabelledFrames(
         images={
-            name: np.stack([prepared(image, manifest) for image in stack])
+            name: np.stack([prepared(image, manifest, name) for image in stack])
             for name, stack in frames.images.items()
         },
         states=frames.states,
@@ -259,27 +235,6 @@ def _digest(frames: LabelledFrames) -> str:
         )
     ]
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
-
-
-def _export(net: ClassifierNet, file: Path, manifest: ClassifierManifest) -> None:
-    px = manifest.image_px
-    example = tuple(torch.zeros(2, px, px, 3, dtype=torch.uint8) for _ in manifest.cameras)
-    names = [input_name(camera) for camera in manifest.cameras]
-    part = file.with_suffix(".part")
-    with warnings.catch_warnings(), torch.no_grad():
-        # As in `policies.pi0.onnx_graph`: the exporter that traces is the quick one.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net.eval(),
-            example,
-            str(part),
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=names,
-            output_names=[LOGIT],
-            dynamic_axes={name: {0: "batch"} for name in (*names, LOGIT)},
-        )
-    part.replace(file)
 
 
 def _write_manifest(

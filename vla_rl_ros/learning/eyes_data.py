@@ -1,48 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What trained eyes learn from: images, and how far the episode's end was from there.
+"""What trained eyes learn from: frames of many episodes in the size of the network.
 
-Nobody has to label anything: where a successful episode ends, the task is done, so the way from
-any earlier frame to that place is known in hindsight (cf. Hindsight Experience Replay, arXiv
-1707.01495). Failed episodes say nothing. Called by `vla-rl-ros train eyes`.
+Episodes are resized and thinned as they come, so that bags of any number fit into memory. Called
+by `vla-rl-ros train eyes`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.data.label_frames import EpisodeFrames
-from vla_rl_ros.learning.base_episodes import Episode, begin_beside, solve
-from vla_rl_ros.sim.fast_sim import FastSim
-from vla_rl_ros.sim.layouts import sample_layout
-from vla_rl_ros.sim.scene_ids import CAMERAS
-from vla_rl_ros.sim.tasks import Task
-from vla_rl_ros.sim.variants import variant
+from vla_rl_ros.data.label_frames import ImageStack
+from vla_rl_ros.learning.eyes_episodes import Float32Array, ShownEpisode
+from vla_rl_ros.policies.cpu_model import resize_of, sized
 
-Float32Array = NDArray[np.float32]
-_BESIDE_PART = 0.35
-_SEED = 20_262
+Sizes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GoalFrames:
-    """Frames of successful episodes.
+    """Frames of successful episodes of one task.
 
     Attributes:
-        images: RGB by camera, shape (n, h, w, 3).
-        ways_m: From the TCP to where it is at the end, base axes, shape (n, 3).
-        episodes: Number of each frame's episode, shape (n,).
+        task: What was done.
+        source: ``simulator`` where any of them shows the simulated cell, else ``bags``.
+        resize: How images became this size, see `policies.cpu_model.sized`.
+        image_sizes: Height and width of the images before, by camera.
+        images: RGB by camera in the size of the network, shape (n, px, px, 3).
+        ways_m: From the TCP to the next key pose, base axes, shape (n, 3).
+        names: Of the episodes.
+        episodes: Each frame's index into `names`, shape (n,).
     """
 
-    images: Mapping[str, NDArray[np.uint8]]
+    task: str
+    source: str
+    resize: str
+    image_sizes: Sizes
+    images: Mapping[str, ImageStack]
     ways_m: Float32Array
+    names: tuple[str, ...]
     episodes: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -52,99 +54,100 @@ class GoalFrames:
     @property
     def digest(self) -> str:
         """What tells these frames from others."""
-        found = hashlib.sha256(self.ways_m.tobytes() + self.episodes.tobytes())
+        words = [self.task, self.source, self.resize, self.names, dict(self.image_sizes)]
+        found = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+        found.update(self.ways_m.tobytes() + self.episodes.tobytes())
         for name in sorted(self.images):
             found.update(name.encode())
             found.update(np.ascontiguousarray(self.images[name]).data)
         return found.hexdigest()[:16]
 
 
-def from_recordings(
-    recordings: Iterable[EpisodeFrames],
-) -> Iterator[tuple[dict[str, NDArray[np.uint8]], Float32Array]]:
-    """Images and ways of the successes among recordings, up to their ends."""
-    for frames in recordings:
-        if frames.outcome is not Outcome.SUCCESS:
-            continue
-        places_m = frames.states[:, :3]
-        is_known = np.isfinite(places_m).all(1) & (frames.stamps_ns >= frames.start_ns)
-        rows = np.flatnonzero(is_known & (frames.stamps_ns <= frames.end_ns))
-        if len(rows) < 2:
-            continue
-        yield (
-            {name: stack[rows] for name, stack in frames.images.items()},
-            places_m[rows[-1]] - places_m[rows],
-        )
-
-
-def simulated(
-    task: Task, variant_name: str, count: int, seed: int
-) -> Iterator[tuple[dict[str, NDArray[np.uint8]], Float32Array]]:
-    """Images and ways of scripted demonstrations in the fast simulator, disturbed all the time.
-
-    A third of those of the peg begin pressed down beside the hole.
-
-    Args:
-        task: What is shown.
-        variant_name: Of the scene.
-        count: Demonstrations; one in which the expert fails is drawn again.
-        seed: Of all of them.
-    """
-    sim = FastSim(variant(variant_name))
-    for number in range(count):
-        rng = np.random.default_rng([_SEED, seed, number])
-        while True:
-            if task is Task.PEG and rng.random() < _BESIDE_PART:
-                episode = begin_beside(sim, rng, image_px=sim.config.image_px)
-            else:
-                sim.reset(task, layout=sample_layout(task, sim.config, rng))
-                episode = Episode(sim, task, rng, image_px=sim.config.image_px)
-            if solve(episode, rng):
-                break
-        shown = episode.demo_set()
-        places_m = shown.states[:, :3]
-        yield (
-            {name: shown.images[:, index] for index, name in enumerate(CAMERAS)},
-            places_m[-1] - places_m,
-        )
-    sim.close()
-
-
 def collected(
-    episodes: Iterable[tuple[Mapping[str, NDArray[np.uint8]], Float32Array]],
-    cameras: Sequence[str],
-    most: int,
+    episodes: Iterable[ShownEpisode], cameras: Sequence[str], image_px: int, most: int
 ) -> GoalFrames:
-    """Put episodes together.
+    """Put episodes together; one that comes again under the same name is left out.
 
     Args:
-        episodes: Images and ways of each.
+        episodes: Of one task.
         cameras: Whose images are wanted.
-        most: Frames to keep; of more, every second, third, ... of each episode.
+        image_px: Side of the network's images.
+        most: Frames to keep; where there are more, every second, fourth, ... of each episode.
 
     Raises:
-        ConfigError: No episode, or images of different sizes.
+        ConfigError: No episode, several tasks, images of different sizes, or more episodes than
+            frames to keep.
     """
-    images: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in cameras}
-    ways, numbers = [], []
-    for number, (stacks, ways_m) in enumerate(episodes):
-        for name in cameras:
-            images[name].append(stacks[name])
-        ways.append(ways_m.astype(np.float32))
-        numbers.append(np.full(len(ways_m), number))
-    if not ways:
+    kept: dict[str, ShownEpisode] = {}
+    every, sizes, resize = 1, None, ""
+    for episode in episodes:
+        if episode.name in kept:
+            continue
+        _refuse_other_task(kept, episode)
+        own = {name: episode.images[name].shape[1:3] for name in cameras}
+        if sizes is None:
+            sizes, resize = own, resize_of(own.values(), image_px)
+        _refuse_other_sizes(sizes, own, episode.name)
+        kept[episode.name] = _resized(_thinned(episode, every), cameras, image_px, resize)
+        while sum(len(each.ways_m) for each in kept.values()) > most:
+            if len(kept) > most:
+                raise ConfigError(f"{most} frames are fewer than the episodes: raise --frames")
+            every *= 2
+            kept = {name: _thinned(each, 2) for name, each in kept.items()}
+    if sizes is None:
         raise ConfigError("no successful episode with images and tcp_pose: record demonstrations")
-    every = max(1, -(-sum(map(len, ways)) // most))
-    for name, own in images.items():
-        sizes = {stack.shape[1:] for stack in own}
-        if len(sizes) > 1:
-            raise ConfigError(f"images of camera '{name}' have different sizes: {sorted(sizes)}")
-    return GoalFrames(
-        images={name: _thinned(images.pop(name), every) for name in cameras},
-        ways_m=_thinned(ways, every),
-        episodes=_thinned(numbers, every),
+    return _joined(list(kept.values()), cameras, resize, sizes)
+
+
+def _refuse_other_task(kept: Mapping[str, ShownEpisode], episode: ShownEpisode) -> None:
+    for first in kept.values():
+        if first.task != episode.task:
+            raise ConfigError(
+                f"{first.name} is of '{first.task}', {episode.name} of '{episode.task}': choose "
+                "by --task"
+            )
+        return
+
+
+def _refuse_other_sizes(sizes: Sizes, own: Sizes, name: str) -> None:
+    for camera, size in own.items():
+        if size != sizes[camera]:
+            raise ConfigError(
+                f"images of camera '{camera}' have different sizes: {size[0]}x{size[1]} in "
+                f"{name}, {sizes[camera][0]}x{sizes[camera][1]} before"
+            )
+
+
+def _thinned(episode: ShownEpisode, every: int) -> ShownEpisode:
+    # Copies, since a view would keep all frames in memory.
+    return replace(
+        episode,
+        images={name: stack[::every].copy() for name, stack in episode.images.items()},
+        ways_m=episode.ways_m[::every].copy(),
     )
 
 
-def _thinned(parts: list[NDArray[Any]], every: int) -> NDArray[Any]:
-    return np.concatenate([part[::every] for part in parts])
+def _resized(
+    episode: ShownEpisode, cameras: Sequence[str], image_px: int, resize: str
+) -> ShownEpisode:
+    images = {
+        name: np.stack([sized(image, image_px, resize, name) for image in episode.images[name]])
+        for name in cameras
+    }
+    return replace(episode, images=images)
+
+
+def _joined(
+    kept: list[ShownEpisode], cameras: Sequence[str], resize: str, sizes: Sizes
+) -> GoalFrames:
+    counts = [len(each.ways_m) for each in kept]
+    return GoalFrames(
+        task=kept[0].task,
+        source="simulator" if any(each.is_simulated for each in kept) else "bags",
+        resize=resize,
+        image_sizes=sizes,
+        images={name: np.concatenate([each.images[name] for each in kept]) for name in cameras},
+        ways_m=np.concatenate([each.ways_m for each in kept]),
+        names=tuple(each.name for each in kept),
+        episodes=np.repeat(np.arange(len(kept)), counts),
+    )

@@ -21,7 +21,7 @@ FEATURE_DIM = _SEEN_WIDTH + 3 * len(SCALES_M)
 
 
 class EyesNet(nn.Module):
-    """Images of every camera to the way to the end of the episode."""
+    """Images of every camera to the way to the next key pose."""
 
     def __init__(self, cameras: Sequence[str], image_px: int) -> None:
         """Build for square images of `image_px`."""
@@ -42,8 +42,8 @@ class EyesNet(nn.Module):
             images: uint8, (n, px, px, 3), one per camera.
 
         Returns:
-            The way from the TCP to where the episode ends, base axes, metres, (n, 3); and what it
-            was seen by, (n, 55).
+            The way from the TCP to the next key pose, base axes, metres, (n, 3); and what it was
+            seen by, (n, 55).
         """
         each = [
             encoder(normalised(stack))

@@ -8,6 +8,7 @@ equals an uninterrupted one. Called by `eyes_training`.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from vla_rl_ros.core.config import check_bounds, param
+from vla_rl_ros.core.errors import ConfigError, LearningError
 from vla_rl_ros.learning.classifier_data import Variation, as_stacks, varied
 from vla_rl_ros.learning.eyes_data import GoalFrames
 from vla_rl_ros.learning.eyes_net import SCALES_M, EyesNet
 from vla_rl_ros.learning.trainer_file import check_same, continuing
 
 _WARM_UP_STEPS = 100
+_SIDE_PX = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,10 @@ class EyesSettings:
     )
 
     def __post_init__(self) -> None:
-        """Check bounds."""
+        """Check bounds, and that the network can halve the image four times."""
         check_bounds(self)
+        if self.image_px % _SIDE_PX:
+            raise ConfigError(f"eyes.image_px={self.image_px} is no multiple of {_SIDE_PX}")
 
 
 class EyesTrainer:
@@ -54,6 +59,7 @@ class EyesTrainer:
     Attributes:
         net: What is trained.
         step_number: Steps done.
+        trained_s: How long they took, those before a stop included.
     """
 
     def __init__(
@@ -70,7 +76,7 @@ class EyesTrainer:
         cameras = tuple(frames.images)
         torch.manual_seed(settings.seed)
         self.net = EyesNet(cameras, settings.image_px)
-        self.step_number = 0
+        self.step_number, self.trained_s = 0, 0.0
         self._stacks = as_stacks(frames.images, cameras)
         self._ways_m = torch.from_numpy(frames.ways_m)
         self._optimiser = torch.optim.AdamW(
@@ -85,7 +91,12 @@ class EyesTrainer:
         )
 
     def step(self) -> float:
-        """One gradient step; returns the loss before it."""
+        """One gradient step; returns the loss before it.
+
+        Raises:
+            LearningError: The loss is not finite; the weights are left as they were.
+        """
+        begin_s = time.monotonic()
         rng = np.random.default_rng([self._settings.seed, self.step_number])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         index = rng.choice(self._rows, self._settings.batch)
@@ -94,12 +105,18 @@ class EyesTrainer:
         # Beyond half a centimetre the error counts by its size and no longer by its square.
         scale_m = SCALES_M[1]
         loss = functional.smooth_l1_loss(way_m / scale_m, self._ways_m[index] / scale_m, beta=0.25)
+        if not torch.isfinite(loss):
+            raise LearningError(
+                f"the loss of step {self.step_number + 1} is {float(loss.detach())}: begin with a "
+                "lower eyes.learning_rate and another --out"
+            )
         for group in self._optimiser.param_groups:
             group["lr"] = self._learning_rate()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.step_number += 1
+        self.trained_s += time.monotonic() - begin_s
         return float(loss.detach())
 
     def _learning_rate(self) -> float:
@@ -116,6 +133,7 @@ class EyesTrainer:
                 "settings": asdict(self._settings),
                 "data": data,
                 "step": self.step_number,
+                "trained_s": self.trained_s,
                 "net": self.net.state_dict(),
                 "optimiser": self._optimiser.state_dict(),
             },
@@ -136,3 +154,19 @@ class EyesTrainer:
             self.net.load_state_dict(values["net"])
             self._optimiser.load_state_dict(values["optimiser"])
             self.step_number = int(values["step"])
+            self.trained_s = float(values["trained_s"])
+
+
+def check_begun(path: Path, settings: EyesSettings) -> None:
+    """Refuse other settings before anything is read for a run that was begun.
+
+    Args:
+        path: What continues the run, if there is such a file.
+        settings: Present ones.
+
+    Raises:
+        ConfigError: Damaged, or a run with other settings; says which.
+    """
+    if path.exists():
+        with continuing(path):
+            check_same(path, torch.load(path, weights_only=True)["settings"], asdict(settings))

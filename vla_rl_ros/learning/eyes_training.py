@@ -7,34 +7,31 @@ A run can be killed at any time and goes on with the same command. Called by
 
 from __future__ import annotations
 
-import time
-import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.learning.classifier_data import as_stacks
+from vla_rl_ros.learning.cpu_export import export_cpu
 from vla_rl_ros.learning.eyes_data import GoalFrames
-from vla_rl_ros.learning.eyes_net import FEATURE_DIM, EyesNet, FeatureNet
+from vla_rl_ros.learning.eyes_episodes import Float32Array
+from vla_rl_ros.learning.eyes_net import FEATURE_DIM, SCALES_M, FeatureNet
 from vla_rl_ros.learning.eyes_trainer import EyesSettings, EyesTrainer
-from vla_rl_ros.policies.cpu_model import input_name
-from vla_rl_ros.policies.goal_eyes import FEATURES, MODEL_NAME, EyesManifest, write_manifest
-from vla_rl_ros.policies.pi0.images import fit, shrink
+from vla_rl_ros.learning.training_loop import Tell, learn
+from vla_rl_ros.policies.cpu_model import MODEL_NAME, file_hash, input_name, open_model
+from vla_rl_ros.policies.goal_eyes import (
+    CHECKPOINT_NAME,
+    FEATURES,
+    EyesManifest,
+    write_manifest,
+)
 
-_SAVE_PERIOD_S = 20.0
-_CHECKPOINT = "trainer.pt"
 _CLOSE_M = 0.04
 _MIN_EPISODES = 5
 _BATCH = 128
-_OPSET = 17
-
-Tell = Callable[[int, float], object]
 
 
 def train(
@@ -42,17 +39,15 @@ def train(
     frames: GoalFrames,
     settings: EyesSettings,
     *,
-    task: str,
     command: str = "",
     tell: Tell = lambda step, loss: None,
 ) -> dict[str, Any]:
-    """Train to the end, export, and measure on held-out episodes.
+    """Train to the end, export, and measure what was exported on held-out episodes.
 
     Args:
         out: Directory of the run: ``eyes.json``, ``model.onnx`` and what continues it.
-        frames: What is learned from.
+        frames: What is learned from, in the size of the network.
         settings: How.
-        task: Of the episodes.
         command: How to do it again.
         tell: Called with step and loss.
 
@@ -61,108 +56,93 @@ def train(
 
     Raises:
         ConfigError: Too few episodes, or another run's files in `out`.
+        LearningError: The loss is not finite any more.
     """
-    numbers = np.unique(frames.episodes)
-    if len(numbers) < _MIN_EPISODES:
+    if len(frames.names) < _MIN_EPISODES:
         raise ConfigError(
-            f"{len(numbers)} successful episodes are too few: record {_MIN_EPISODES} or more"
+            f"{len(frames.names)} successful episodes are too few: record {_MIN_EPISODES} or more"
         )
-    held = np.random.default_rng(settings.seed).permutation(numbers)
-    held = held[: max(1, round(settings.held_out_part * len(numbers)))]
-    is_held = np.isin(frames.episodes, held)
+    held = held_out_of(frames.names, settings)
+    is_held = np.array([name in held for name in frames.names])[frames.episodes]
     out.mkdir(parents=True, exist_ok=True)
-    sized, resize = _sized(frames, settings.image_px)
-    trainer = EyesTrainer(settings, sized, np.flatnonzero(~is_held))
-    seconds = _learn(trainer, out / _CHECKPOINT, frames.digest, tell, settings.steps)
+    trainer = EyesTrainer(settings, frames, np.flatnonzero(~is_held))
+    digest = frames.digest
+    learn(trainer, out / CHECKPOINT_NAME, digest, settings.steps, tell)
+    cameras = tuple(frames.images)
+    # A kill from here on leaves weights that an old manifest does not fit, which is refused.
+    file = out / MODEL_NAME
+    export_cpu(FeatureNet(trainer.net), file, cameras, settings.image_px, FEATURES)
     figures = {
-        "eyes": str(out),
-        "task": task,
-        "episodes": len(numbers),
+        "task": frames.task,
+        "source": frames.source,
+        "episodes": len(frames.names),
         "frames": len(frames),
         "steps": trainer.step_number,
-        "train_s": round(seconds, 1),
+        "train_s": round(trainer.trained_s, 1),
         "held_out_episodes": len(held),
-        **_errors_mm(trainer.net, sized, np.flatnonzero(is_held)),
+        **_errors(_seen_ways_m(file, frames, is_held), frames.ways_m, is_held),
     }
-    _export(trainer.net, out / MODEL_NAME, tuple(frames.images), settings.image_px)
-    # A kill before this leaves weights that the old manifest does not fit, which is refused.
+    done = {"command": command, "data": digest, "held_out": held, "settings": asdict(settings)}
     manifest = write_manifest(
         EyesManifest(
-            task=task,
-            cameras=tuple(frames.images),
+            task=frames.task,
+            source=frames.source,
+            cameras=cameras,
+            image_sizes=frames.image_sizes,
             image_px=settings.image_px,
-            resize=resize,
+            resize=frames.resize,
             feature_dim=FEATURE_DIM,
-            training={"command": command, "settings": asdict(settings), **figures},
+            training={**done, **figures},
         ),
         out,
     )
-    return {**figures, "version": manifest.model_hash[:12]}
+    return {"eyes": str(out), **figures, "version": manifest.model_hash[:12]}
 
 
-def _learn(trainer: EyesTrainer, path: Path, digest: str, tell: Tell, steps: int) -> float:
-    if path.exists():
-        trainer.load(path, digest)
-    begin_s = saved_s = time.monotonic()
-    while trainer.step_number < steps:
-        tell(trainer.step_number + 1, trainer.step())
-        if time.monotonic() - saved_s > _SAVE_PERIOD_S:
-            trainer.save(path, digest)
-            saved_s = time.monotonic()
-    trainer.save(path, digest)
-    return time.monotonic() - begin_s
+def held_out_of(names: tuple[str, ...], settings: EyesSettings) -> list[str]:
+    """Names of the episodes that are only measured on, whatever the order they came in."""
+    count = max(1, round(settings.held_out_part * len(names)))
+    order = np.random.default_rng(settings.seed).permutation(len(names))
+    by_name = sorted(names)
+    return sorted(by_name[at] for at in order[:count])
 
 
-def _sized(frames: GoalFrames, image_px: int) -> tuple[GoalFrames, str]:
-    """The frames in the size of the network, and how they got it."""
-    shapes = [stack.shape[1:3] for stack in frames.images.values()]
-    fits = all(h == w and h % image_px == 0 for h, w in shapes)
-    resized = shrink if fits else fit
-    # Thousands of images: those that fit are not copied.
-    images = {
-        name: stack
-        if stack.shape[1:3] == (image_px, image_px)
-        else np.stack([resized(image, image_px) for image in stack])
-        for name, stack in frames.images.items()
-    }
-    sized = GoalFrames(images=images, ways_m=frames.ways_m, episodes=frames.episodes)
-    return sized, "area" if fits else "pad"
+def _seen_ways_m(file: Path, frames: GoalFrames, is_held: NDArray[np.bool_]) -> Float32Array:
+    """What the exported network says of the held-out frames, shape (n, 3)."""
+    session = open_model(file, file_hash(file), tuple(frames.images), 1)
+    rows, found = np.flatnonzero(is_held), []
+    for first in range(0, len(rows), _BATCH):
+        some = rows[first : first + _BATCH]
+        feed = {input_name(name): stack[some] for name, stack in frames.images.items()}
+        found.append(SCALES_M[0] * session.run([FEATURES], feed)[0][:, :3])
+    ways_m: Float32Array = np.concatenate(found)
+    return ways_m
 
 
-def _errors_mm(net: EyesNet, frames: GoalFrames, rows: NDArray[np.int64]) -> dict[str, float]:
-    """Mean error in the plane of some frames, and of those close to the end."""
-    found = []
-    stacks = as_stacks(frames.images, tuple(frames.images))
-    with torch.no_grad():
-        for first in range(0, len(rows), _BATCH):
-            some = rows[first : first + _BATCH]
-            found.append(net(*(stack[some] for stack in stacks))[0].numpy())
-    ways_m = frames.ways_m[rows]
-    errors_mm = 1e3 * np.linalg.norm((np.concatenate(found) - ways_m)[:, :2], axis=1)
-    guess_mm = 1e3 * np.linalg.norm((ways_m - ways_m.mean(0))[:, :2], axis=1)
-    is_close = np.linalg.norm(ways_m, axis=1) < _CLOSE_M
+def _errors(
+    seen_m: Float32Array, ways_m: Float32Array, is_held: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """Mean errors of held-out frames, of those close to a key pose, and of guessing the mean.
+
+    Args:
+        seen_m: What was seen of the held-out frames, shape (k, 3).
+        ways_m: Of all frames, shape (n, 3).
+        is_held: Which ones are held out, shape (n,).
+    """
+    held_m, guess_m = ways_m[is_held], ways_m[~is_held].mean(0)
+    # Along x and y alone, as there it is that a hand gets beside something.
+    is_close = np.linalg.norm(held_m[:, :2], axis=1) < _CLOSE_M
+    wrong_m, guessed_m = seen_m - held_m, guess_m - held_m
     return {
-        "error_mm": round(float(errors_mm.mean()), 2),
-        "guess_of_mean_mm": round(float(guess_mm.mean()), 2),
-        "error_within_4_cm_mm": round(float(errors_mm[is_close].mean()), 2),
+        "error_xy_mm": _mean_mm(np.linalg.norm(wrong_m[:, :2], axis=1)),
+        "error_z_mm": _mean_mm(np.abs(wrong_m[:, 2])),
+        "guess_xy_mm": _mean_mm(np.linalg.norm(guessed_m[:, :2], axis=1)),
+        "guess_z_mm": _mean_mm(np.abs(guessed_m[:, 2])),
+        "close_error_xy_mm": _mean_mm(np.linalg.norm(wrong_m[is_close, :2], axis=1)),
+        "close_guess_xy_mm": _mean_mm(np.linalg.norm(guessed_m[is_close, :2], axis=1)),
     }
 
 
-def _export(net: EyesNet, file: Path, cameras: tuple[str, ...], image_px: int) -> None:
-    example = tuple(torch.zeros(2, image_px, image_px, 3, dtype=torch.uint8) for _ in cameras)
-    names = [input_name(camera) for camera in cameras]
-    part = file.with_suffix(".part")
-    with warnings.catch_warnings(), torch.no_grad():
-        # As in `policies.pi0.onnx_graph`: the exporter that traces is the quick one.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            FeatureNet(net).eval(),
-            example,
-            str(part),
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=names,
-            output_names=[FEATURES],
-            dynamic_axes={name: {0: "batch"} for name in (*names, FEATURES)},
-        )
-    part.replace(file)
+def _mean_mm(errors_m: NDArray[np.floating]) -> float | None:
+    """None where there is nothing to take the mean of."""
+    return round(1e3 * float(errors_m.mean()), 2) if len(errors_m) else None

@@ -2,13 +2,13 @@
 """Trained eyes: ``eyes.json`` and ``model.onnx``, run without torch.
 
 They were taught on successful episodes to see from the images alone how far the hand is from where
-the episode will end, and tell a residual just that, at three scales, and what they saw it by.
-Written by `learning.eyes_training`, read where the setting `eyes` names their directory.
+it will next close, open, or finish, and tell a residual just that, at three scales, and what they
+saw it by. Written by `learning.eyes_training`, read where the setting `eyes` names their
+directory.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -20,15 +20,21 @@ import numpy as np
 import numpy.typing as npt
 
 from vla_rl_ros.core.config import check_bounds, param
-from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.types import ImageArray
-from vla_rl_ros.policies.cpu_model import file_hash, input_name, open_model, sized
+from vla_rl_ros.policies.cpu_model import (
+    MODEL_NAME,
+    input_name,
+    open_model,
+    read_json_manifest,
+    sized,
+    write_json_manifest,
+)
 from vla_rl_ros.policies.pi0.images import camera_image
-from vla_rl_ros.policies.strict_json import from_json, to_json
 
 Float32Array = npt.NDArray[np.float32]
 
-MANIFEST_NAME, MODEL_NAME = "eyes.json", "model.onnx"
+MANIFEST_NAME, CHECKPOINT_NAME = "eyes.json", "trainer.pt"
 FORMAT = 1
 FEATURES = "features"
 
@@ -39,7 +45,14 @@ class EyesManifest:
 
     format: int = param(FORMAT, doc="Of this file.", low=FORMAT, high=FORMAT)
     task: str = param(doc="Of the episodes they learned from.")
+    source: str = param(
+        doc="Where these come from; what shows the simulated cell is of no use on an arm.",
+        choices=("bags", "simulator"),
+    )
     cameras: tuple[str, ...] = param(doc="In the order of the network's inputs.")
+    image_sizes: Mapping[str, tuple[int, ...]] = param(
+        doc="Height and width of the images they learned from, by camera.", unit="px"
+    )
     image_px: int = param(doc="Side of its square images.", unit="px", low=16, high=1024)
     resize: str = param("area", doc="How images become that size.", choices=("area", "pad"))
     feature_dim: int = param(doc="Width of the features.", low=1, high=4096)
@@ -53,6 +66,11 @@ class EyesManifest:
         check_bounds(self)
         if not self.cameras:
             raise ConfigError(f"{MANIFEST_NAME} names no cameras")
+        for camera in self.cameras:
+            size = self.image_sizes.get(camera, ())
+            is_size = isinstance(size, tuple) and len(size) == 2
+            if not is_size or not all(isinstance(px, int) and px > 0 for px in size):
+                raise ConfigError(f"image_sizes.{camera}={size!r}: wanted is [height, width]")
 
 
 def are_goal_eyes(directory: Path) -> bool:
@@ -62,11 +80,7 @@ def are_goal_eyes(directory: Path) -> bool:
 
 def write_manifest(manifest: EyesManifest, directory: Path) -> EyesManifest:
     """Write ``eyes.json`` for the weights that lie there; their hash is filled in."""
-    manifest = dataclasses.replace(manifest, model_hash=file_hash(directory / MODEL_NAME))
-    part = directory / f"{MANIFEST_NAME}.part"
-    part.write_text(json.dumps(to_json(manifest), indent=2) + "\n", encoding="utf-8")
-    part.replace(directory / MANIFEST_NAME)
-    return manifest
+    return write_json_manifest(manifest, directory / MANIFEST_NAME)
 
 
 def read_manifest(directory: Path) -> EyesManifest:
@@ -75,13 +89,7 @@ def read_manifest(directory: Path) -> EyesManifest:
     Raises:
         ConfigError: Missing or damaged; names the key.
     """
-    path = directory / MANIFEST_NAME
-    try:
-        return from_json(EyesManifest, json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, ConfigError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_json_manifest(EyesManifest, directory / MANIFEST_NAME, "vla-rl-ros train eyes")
 
 
 class GoalEyes:
@@ -124,12 +132,18 @@ class GoalEyes:
         Raises:
             InvalidCommandError: An image is missing, malformed or of a size that does not fit.
         """
-        manifest = self._manifest
-        feed = {
-            input_name(name): sized(
-                camera_image(images, name), manifest.image_px, manifest.resize
-            )[None]
-            for name in manifest.cameras
-        }
+        feed = {input_name(name): self._seen(images, name)[None] for name in self.cameras}
         features: Float32Array = self._session.run([FEATURES], feed)[0][0]
         return features
+
+    def _seen(self, images: Mapping[str, ImageArray], name: str) -> ImageArray:
+        manifest, image = self._manifest, camera_image(images, name)
+        (height, width), (own_height, own_width) = manifest.image_sizes[name], image.shape[:2]
+        # Another shape would be padded elsewhere, and everything in it be seen in another place.
+        if own_height * width != own_width * height:
+            raise InvalidCommandError(
+                "image_size",
+                f"camera '{name}' gives {own_width}x{own_height}, the eyes learned from "
+                f"{width}x{height}: set the camera's width_px and height_px",
+            )
+        return sized(image, manifest.image_px, manifest.resize, name)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import SHIPPED_EYES, absolute_eyes
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
@@ -73,10 +74,17 @@ def _refuse_simulated_weights(vla: Mapping[str, ParamValue]) -> None:
             "the weights that pi0 brings along know the simulated cell only: "
             "name your own with --checkpoint or settings.path"
         )
-    if vla.get("settings.eyes") == SHIPPED_EYES:
+    eyes = str(vla.get("settings.eyes", ""))
+    if eyes == SHIPPED_EYES:
         raise ConfigError(
             f"settings.eyes='{SHIPPED_EYES}' means a tower that has seen the simulated cell only: "
             "name a checkpoint that was trained on real images"
+        )
+    directory = Path(eyes).expanduser()
+    if eyes and are_goal_eyes(directory) and read_manifest(directory).source == "simulator":
+        raise ConfigError(
+            f"settings.eyes='{eyes}' learned from the simulated cell: train eyes on recordings of "
+            "the arm"
         )
 
 

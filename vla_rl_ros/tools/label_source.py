@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where `vla-rl-ros label` takes episodes from: bags, or the fast simulator."""
+"""Where `vla-rl-ros label` and `train eyes` take episodes from: bags, or the fast simulator."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,14 +22,28 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class LeftOut:
-    """Bags that gave nothing."""
+    """Bags that gave nothing.
 
+    Attributes:
+        command: Who leaves them out.
+        count: Their number.
+    """
+
+    command: str = "label"
     count: int = 0
 
     def tell(self, error: BagError) -> None:
         """Count a bag and say why."""
         self.count += 1
-        print(f"[label] left out: {error}", file=sys.stderr)
+        print(f"[{self.command}] left out: {error}", file=sys.stderr)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Tell of a BagError inside, and go on behind the block."""
+        try:
+            yield
+        except BagError as error:
+            self.tell(error)
 
 
 def recorded_or_simulated(
@@ -39,23 +54,68 @@ def recorded_or_simulated(
     if arguments.simulate:
         yield from _simulated(arguments, set(known))
         return
+    yield from recorded(
+        bags_in(arguments.bags),
+        arguments.cameras,
+        left_out,
+        task=arguments.task,
+        known=known,
+        rate_hz=arguments.rate,
+        buttons=BUTTONS,
+    )
+
+
+def bags_in(paths: Sequence[Path]) -> list[Path]:
+    """Bags, and those in folders of bags, in the order in which they were named.
+
+    Raises:
+        BagError: Something is not there, or a folder holds no bag.
+    """
     from vla_rl_ros.data.bag_check import find_bags
 
-    bags = [
-        bag for path in arguments.bags for bag in (find_bags(path) if path.is_dir() else [path])
-    ]
+    for path in paths:
+        if not path.exists():
+            raise BagError(f"{path}: there is no such file or folder")
+    return [bag for path in paths for bag in (find_bags(path) if path.is_dir() else [path])]
+
+
+def recorded(
+    bags: Iterable[Path],
+    cameras: Sequence[str],
+    left_out: LeftOut,
+    *,
+    task: str = "",
+    known: Collection[str] = (),
+    rate_hz: float = 10.0,
+    buttons: Sequence[str] = (),
+) -> Iterator[EpisodeFrames]:
+    """Frames of every bag that can be read.
+
+    Args:
+        bags: As `bags_in` gives them.
+        cameras: Whose images are wanted.
+        left_out: Is told of the other bags.
+        task: The episodes of this one only; of any if empty.
+        known: Episodes that nobody needs again.
+        rate_hz: Frames per second to keep at most.
+        buttons: Names of the operator's buttons, in order.
+    """
     for path in bags:
-        try:
-            frames = _read(path, arguments, known)
-        except BagError as error:
-            left_out.tell(error)
-            continue
+        frames = None
+        with left_out.noting():
+            frames = _read(path, cameras, task, known, rate_hz=rate_hz, buttons=buttons)
         if frames is not None:
             yield frames
 
 
 def _read(
-    path: Path, arguments: argparse.Namespace, known: Collection[str]
+    path: Path,
+    cameras: Sequence[str],
+    task: str,
+    known: Collection[str],
+    *,
+    rate_hz: float,
+    buttons: Sequence[str],
 ) -> EpisodeFrames | None:
     """Frames of a bag, None where it is of another task or known; every failure is a BagError."""
     from vla_rl_ros.data.bag_reader import Bag
@@ -63,10 +123,10 @@ def _read(
 
     try:
         record = Bag(path).metadata("episode")
-        is_wanted = not arguments.task or record.get("task", "") == arguments.task
+        is_wanted = not task or record.get("task", "") == task
         if not is_wanted or record.get("id", "") in known:
             return None
-        return read_frames(path, arguments.cameras, rate_hz=arguments.rate, buttons=BUTTONS)
+        return read_frames(path, cameras, rate_hz=rate_hz, buttons=buttons)
     except BagError:
         raise
     except Exception as error:

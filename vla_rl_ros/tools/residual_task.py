@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import absolute_eyes
 from vla_rl_ros.sim.offscreen import use_offscreen_rendering
 
@@ -92,4 +94,11 @@ def task_door_settings(arguments: argparse.Namespace, *, seed: int) -> DoorSetti
     }
     if arguments.eyes:
         named["eyes"] = absolute_eyes(arguments.eyes)
+        _warn_of_other_task(Path(named["eyes"]), arguments.task)
     return DoorSettings(env_id=ENV_ID, env_arguments=json.dumps(named), base=BASE_ID, seed=seed)
+
+
+def _warn_of_other_task(eyes: Path, task: str) -> None:
+    """Say that eyes look for something else; a comparison may want just that."""
+    if are_goal_eyes(eyes) and (learned := read_manifest(eyes).task) != task:
+        print(f"[train] {eyes} learned '{learned}', not '{task}'", file=sys.stderr)

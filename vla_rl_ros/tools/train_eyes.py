@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.changes import changed, check_changes
-from vla_rl_ros.core.errors import BagError, ConfigError
+from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.tools.label_source import LeftOut, bags_in, recorded
 
 if TYPE_CHECKING:
-    from vla_rl_ros.data.label_frames import EpisodeFrames
     from vla_rl_ros.learning.eyes_data import GoalFrames
+    from vla_rl_ros.learning.eyes_episodes import ShownEpisode
 
 
 def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -25,13 +27,14 @@ def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps t
         "eyes",
         help="image features for a residual from successful episodes",
         description="Train a small network to see from the images alone how far the hand is from "
-        "where a successful episode will end. Nobody labels anything: recordings of "
+        "where it will next close, open, or finish. Nobody labels anything: recordings of "
         "demonstrations, or of a policy's successes, are enough. Give the directory as --eyes. "
         "The same command continues a run that was stopped. Prints one JSON line last.",
     )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG",
-        help="bags, or folders of bags; failed episodes among them are passed over",
+        help="bags, or folders of bags; failed episodes among them are passed over, and "
+        "bags that cannot be read are named, left out and counted",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="directory of the eyes")
     parser.add_argument("--task", default="", help="take the episodes of this task only")
@@ -50,7 +53,10 @@ def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps t
         "--episodes", type=int, default=300, help="demonstrations to simulate (default: 300)"
     )
     parser.add_argument(
-        "--frames", type=int, default=16_000, help="to keep at most (default: %(default)s)"
+        "--frames",
+        type=int,
+        default=16_000,
+        help="to keep at most; of more, every second, fourth, ... (default: %(default)s)",
     )
     parser.add_argument("--steps", type=int, default=1500, help="gradient steps (default: 1500)")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
@@ -66,19 +72,20 @@ def run_eyes(arguments: argparse.Namespace) -> int:
     """Run `train eyes`; returns the exit code."""
     from tqdm import tqdm
 
-    from vla_rl_ros.learning.eyes_trainer import EyesSettings
+    from vla_rl_ros.learning.eyes_trainer import EyesSettings, check_begun
     from vla_rl_ros.learning.eyes_training import train
     from vla_rl_ros.learning.fused_step import tune_cpu
+    from vla_rl_ros.policies.goal_eyes import CHECKPOINT_NAME
 
-    if bool(arguments.bags) == bool(arguments.simulate):
-        raise ConfigError("give bags, or --simulate TASK")
-    check_changes(arguments.set, ("eyes",))
+    _check(arguments)
     tune_cpu(arguments.threads)
     settings = changed(
         EyesSettings(steps=arguments.steps, seed=arguments.seed), "eyes", arguments.set
     )
-    frames, task = _simulated(arguments) if arguments.simulate else _recorded(arguments)
     out: Path = arguments.out
+    check_begun(out / CHECKPOINT_NAME, settings)
+    left_out = LeftOut("train")
+    frames = _collected(arguments, settings.image_px, left_out)
     print(f"[train] eyes and snapshot in {out.resolve()}", file=sys.stderr)
     with tqdm(total=settings.steps, desc="train", unit="step", mininterval=0.5) as bar:
 
@@ -86,69 +93,76 @@ def run_eyes(arguments: argparse.Namespace) -> int:
             bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
             bar.update(step - bar.n)
 
-        figures = train(out, frames, settings, task=task, command=_command(arguments), tell=tell)
-    print(json.dumps(figures), flush=True)
+        figures = train(out, frames, settings, command=_command(arguments), tell=tell)
+    print(json.dumps({**figures, "left_out": left_out.count}), flush=True)
     return 0
 
 
-def _simulated(arguments: argparse.Namespace) -> tuple[GoalFrames, str]:
+def _check(arguments: argparse.Namespace) -> None:
+    if bool(arguments.bags) == bool(arguments.simulate):
+        raise ConfigError("give bags, or --simulate TASK")
+    if arguments.simulate and arguments.task:
+        raise ConfigError("--simulate names the task: leave --task out")
+    if arguments.bags and arguments.variant != "default":
+        raise ConfigError("--variant is of the simulator, bags are as they were recorded")
+    if len(set(arguments.cameras)) < len(arguments.cameras):
+        raise ConfigError(f"--cameras {' '.join(arguments.cameras)} names one twice")
+    for name in ("frames", "episodes"):
+        if getattr(arguments, name) < 1:
+            raise ConfigError(f"--{name} {getattr(arguments, name)} must be 1 or more")
+    check_changes(arguments.set, ("eyes",))
+
+
+def _collected(arguments: argparse.Namespace, image_px: int, left_out: LeftOut) -> GoalFrames:
+    from vla_rl_ros.learning.eyes_data import collected
+
+    episodes = _simulated(arguments) if arguments.simulate else _recorded(arguments, left_out)
+    return collected(episodes, arguments.cameras, image_px, arguments.frames)
+
+
+def _simulated(arguments: argparse.Namespace) -> Iterable[ShownEpisode]:
     from tqdm import tqdm
 
-    from vla_rl_ros.learning.eyes_data import collected, simulated
     from vla_rl_ros.sim.offscreen import use_offscreen_rendering
+
+    use_offscreen_rendering()
+    from vla_rl_ros.learning.eyes_simulated import simulated
     from vla_rl_ros.sim.scene_ids import CAMERAS as SIMULATED
-    from vla_rl_ros.sim.tasks import task_by_name
 
     unknown = sorted(set(arguments.cameras) - set(SIMULATED))
     if unknown:
         raise ConfigError(f"the simulator has no camera {', '.join(unknown)}")
-    use_offscreen_rendering()
-    task = task_by_name(arguments.simulate)
-    shown = simulated(task, arguments.variant, arguments.episodes, arguments.seed)
-    bar = tqdm(shown, total=arguments.episodes, desc="demonstrations", unit="episode")
-    return collected(bar, arguments.cameras, arguments.frames), task.value
-
-
-def _recorded(arguments: argparse.Namespace) -> tuple[GoalFrames, str]:
-    from vla_rl_ros.learning.eyes_data import collected, from_recordings
-
-    tasks: set[str] = set()
-    frames = collected(
-        from_recordings(_read(arguments, tasks)), arguments.cameras, arguments.frames
+    shown = simulated(arguments.simulate, arguments.variant, arguments.episodes, arguments.seed)
+    bar: Iterable[ShownEpisode] = tqdm(
+        shown, total=arguments.episodes, desc="demonstrations", unit="episode"
     )
-    if len(tasks) > 1:
-        raise ConfigError(f"the bags are of {', '.join(sorted(tasks))}: choose by --task")
-    return frames, next(iter(tasks))
+    return bar
 
 
-def _read(arguments: argparse.Namespace, tasks: set[str]) -> Iterator[EpisodeFrames]:
+def _recorded(arguments: argparse.Namespace, left_out: LeftOut) -> Iterator[ShownEpisode]:
     from tqdm import tqdm
 
-    from vla_rl_ros.data.bag_check import find_bags
-    from vla_rl_ros.data.bag_reader import Bag
-    from vla_rl_ros.data.label_frames import read_frames
+    from vla_rl_ros.learning.eyes_episodes import shown_by
 
-    bags = [
-        bag for path in arguments.bags for bag in (find_bags(path) if path.is_dir() else [path])
-    ]
-    for path in tqdm(bags, desc="bags", unit="bag"):
-        try:
-            task = Bag(path).metadata("episode").get("task", "")
-            if arguments.task and task != arguments.task:
-                continue
-            frames = read_frames(path, arguments.cameras)
-        except BagError as error:
-            print(f"[train] left out: {error}", file=sys.stderr)
-            continue
-        tasks.add(task)
-        yield frames
+    bags = tqdm(bags_in(arguments.bags), desc="bags", unit="bag")
+    for frames in recorded(bags, arguments.cameras, left_out, task=arguments.task):
+        episode = None
+        with left_out.noting():
+            episode = shown_by(frames)
+        if episode is not None:
+            yield episode
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    source = (
-        f"--simulate {arguments.simulate} --variant {arguments.variant} "
-        f"--episodes {arguments.episodes}"
-        if arguments.simulate
-        else "BAGS"
-    )
-    return f"vla-rl-ros train eyes {source} --steps {arguments.steps} --seed {arguments.seed}"
+    """The command without paths, which would tell of a person's machine."""
+    words: list[object] = ["vla-rl-ros", "train", "eyes"]
+    if arguments.simulate:
+        words += ["--simulate", arguments.simulate, "--variant", arguments.variant]
+        words += ["--episodes", arguments.episodes]
+    else:
+        words += ["BAGS", *(["--task", arguments.task] if arguments.task else [])]
+    words += ["--out", "DIR", "--cameras", *arguments.cameras, "--frames", arguments.frames]
+    words += ["--steps", arguments.steps, "--seed", arguments.seed]
+    words += ["--threads", arguments.threads]
+    words += ["--set", *arguments.set] if arguments.set else []
+    return shlex.join(map(str, words))
