@@ -25,6 +25,8 @@ _FINAL_EPISODES, _FINAL_START = 100, 1_000
 """Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _TILTING = "learner.xi_parts=1,1,1,0.4,0.4,0,0"
+OWN_EYES = "own"
+_SLOW_AVERAGE = "learner.acting_tau=0.0005"
 _RAMP = (
     "learner.xi=0.25", "schedule.rule=ramp", "schedule.xi_start=0.05",
     "schedule.ramp_episodes=40", "schedule.return_p=0.002",
@@ -39,7 +41,8 @@ class Case:
         task: Of the cell.
         variant: Of the scene.
         stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
-        eyes: Whose vision tower looks for the residual, as `--eyes`; empty for the base's own.
+        eyes: What looks for the residual, as `--eyes`; empty for the base's own tower, `OWN_EYES`
+            for eyes that are trained on demonstrations of the case first.
         steps: Of the simulator.
         execute_ticks: From one inference to the next, 0 for the policy's pace.
         settings: Of the learner, beside those that all share.
@@ -56,7 +59,8 @@ class Case:
     def door(self, out: Path) -> list[str]:
         """Options that training and evaluation share."""
         base = ["--base-checkpoint", str(_base(out, self.stop_at))] if self.stop_at else []
-        eyes = ["--eyes", self.eyes] if self.eyes else []
+        named = str(_eyes(out, self)) if self.eyes == OWN_EYES else self.eyes
+        eyes = ["--eyes", named] if named else []
         return [
             "--task", self.task, "--variant", self.variant, *base, *eyes,
             "--execute-ticks", str(self.execute_ticks),
@@ -70,12 +74,21 @@ CASES = {
     "hard": Case(
         "peg",
         "peg_hard",
+        eyes=OWN_EYES,
         steps=36_000,
         execute_ticks=0,
-        settings=(_TILTING, "learner.offline_part=0.1"),
+        settings=(_TILTING, _SLOW_AVERAGE, "learner.offline_part=0.1"),
     ),
     # So early a tower does not know where the cube is.
-    "lift": Case("lift", "default", stop_at=1300, eyes="shipped", steps=36_000),
+    "lift": Case(
+        "lift",
+        "default",
+        stop_at=1300,
+        eyes="shipped",
+        steps=36_000,
+        execute_ticks=0,
+        settings=(_TRANSLATION_ONLY, _SLOW_AVERAGE),
+    ),
 }
 
 
@@ -132,6 +145,10 @@ def _base(out: Path, stop_at: int) -> Path:
     return out / f"base{stop_at}" / "checkpoint"
 
 
+def _eyes(out: Path, case: Case) -> Path:
+    return out / f"eyes_{case.task}_{case.variant}"
+
+
 def _play(name: str, out: Path) -> None:
     """Train and evaluate, unless that is done."""
     result = out / f"{name}.json"
@@ -145,6 +162,11 @@ def _play(name: str, out: Path) -> None:
             ["train", "base", "--out", str(_base(out, case.stop_at).parent), "--seed", "0",
              "--episodes", "300", "--steps", "6000", "--relays", "0",
              "--stop-at", str(case.stop_at)]
+        )  # fmt: skip
+    if case.eyes == OWN_EYES and not (_eyes(out, case) / "eyes.json").exists():
+        command(
+            ["train", "eyes", "--simulate", case.task, "--variant", case.variant,
+             "--out", str(_eyes(out, case))]
         )  # fmt: skip
     door = case.door(out)
     trained = command(
