@@ -70,12 +70,13 @@ class Case:
 CASES = {
     # Too easy for what ships.
     "friction": Case("peg", "peg_friction_tight", stop_at=6000),
-    # Pressed so hard the peg turns in the hand: without tilting even the best has 18 of 20.
+    # Pressed so hard the peg turns in the hand: without tilting even the best has 18 of 20, and
+    # the tower of the base hardly sees where its tip is.
     "hard": Case(
         "peg",
         "peg_hard",
         eyes=OWN_EYES,
-        steps=36_000,
+        steps=24_000,
         execute_ticks=0,
         settings=(_TILTING, _SLOW_AVERAGE, "learner.offline_part=0.1"),
     ),
