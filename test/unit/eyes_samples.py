@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from vla_rl_ros.learning.eyes_data import GoalFrames, collected
 from vla_rl_ros.learning.eyes_episodes import ShownEpisode
 from vla_rl_ros.learning.eyes_trainer import EyesSettings
+from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 
 PX, EPISODES, TICKS = 32, 12, 20
 SETTINGS = EyesSettings(steps=150, image_px=PX, batch=32)
@@ -44,3 +46,17 @@ def dots(first_seed: int = 0, **what) -> GoalFrames:
     """Frames of twelve episodes."""
     episodes = [shown(f"e{n:02}", seed=first_seed + n, **what) for n in range(EPISODES)]
     return collected(episodes, tuple(episodes[0].images), PX, 10_000)
+
+
+def write_eyes_without_weights(directory: Path) -> None:
+    """Eyes for the peg whose weights nobody can load."""
+    (directory / "model.onnx").write_bytes(b"weights")
+    manifest = EyesManifest(
+        task="peg",
+        source="bags",
+        cameras=("front",),
+        image_sizes={"front": (64, 64)},
+        image_px=32,
+        feature_dim=64,
+    )
+    write_manifest(manifest, directory)

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from unit.eyes_samples import write_eyes_without_weights
 from unit.pi0_checkpoints import CAMERAS, ENVIRONMENT, observation, write_nano
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
 from vla_rl_ros.core.prefix import Prefix
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.policies.eyes import SeeingPolicy
-from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 from vla_rl_ros.policies.pi0 import make_eyes
 from vla_rl_ros.policies.protocol import (
     ChunkPolicy,
@@ -132,16 +132,7 @@ def test_a_directory_of_their_name_does_not_hide_the_shipped_eyes(
 def test_eyes_without_onnxruntime_say_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"weights")
-    manifest = EyesManifest(
-        task="peg",
-        source="bags",
-        cameras=("front",),
-        image_sizes={"front": (64, 64)},
-        image_px=32,
-        feature_dim=64,
-    )
-    write_manifest(manifest, tmp_path)
+    write_eyes_without_weights(tmp_path)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match="pip install onnxruntime"):
         make("still", eyes=tmp_path)

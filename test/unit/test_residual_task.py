@@ -8,11 +8,11 @@ import json
 from pathlib import Path
 
 import pytest
+from unit.eyes_samples import write_eyes_without_weights
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.gym_door import DoorSettings
 from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID
-from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 
 
@@ -60,16 +60,7 @@ def test_an_environment_is_named_in_one_way(words: tuple[str, ...], sentence: st
 def test_eyes_of_another_task_are_told_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"weights")
-    manifest = EyesManifest(
-        task="peg",
-        source="bags",
-        cameras=("front",),
-        image_sizes={"front": (64, 64)},
-        image_px=32,
-        feature_dim=64,
-    )
-    write_manifest(manifest, tmp_path)
+    write_eyes_without_weights(tmp_path)
     _settings("--task", "peg", "--eyes", str(tmp_path))
     assert not capsys.readouterr().err
     _settings("--task", "lift", "--eyes", str(tmp_path))

@@ -8,7 +8,6 @@ equals an uninterrupted one. Called by `classifier_training`.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from vla_rl_ros.data.label_set import LabelledFrames
 from vla_rl_ros.learning.classifier_data import Variation, as_stacks, varied
 from vla_rl_ros.learning.classifier_net import ClassifierNet
 from vla_rl_ros.learning.trainer_file import check_same, continuing
+from vla_rl_ros.learning.training_loop import falling_rate
 
 _WARM_UP_STEPS = 30
 
@@ -135,7 +135,13 @@ class ClassifierTrainer:
         targets = self._labels[index] * (1.0 - 2.0 * smooth) + smooth
         loss = functional.binary_cross_entropy_with_logits(self._net(*seen), targets)
         for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = falling_rate(
+                self.step_number,
+                settings.steps,
+                settings.learning_rate,
+                rise_steps=_WARM_UP_STEPS,
+                floor=0.02,
+            )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
@@ -143,12 +149,6 @@ class ClassifierTrainer:
         self.step_number += 1
         self._move_average()
         return float(loss.detach())
-
-    def _learning_rate(self) -> float:
-        done = self.step_number
-        rise = min(1.0, (done + 1) / _WARM_UP_STEPS)
-        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / self.settings.steps)))
-        return self.settings.learning_rate * rise * (0.02 + 0.98 * fall)
 
     @torch.no_grad()
     def _move_average(self) -> None:

@@ -7,7 +7,6 @@ equals an uninterrupted one. Called by `eyes_training`.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from vla_rl_ros.learning.classifier_data import Variation, as_stacks, varied
 from vla_rl_ros.learning.eyes_data import GoalFrames
 from vla_rl_ros.learning.eyes_net import SCALES_M, EyesNet
 from vla_rl_ros.learning.trainer_file import check_same, continuing
+from vla_rl_ros.learning.training_loop import falling_rate
 
 _WARM_UP_STEPS = 100
 _SIDE_PX = 16
@@ -96,10 +96,10 @@ class EyesTrainer:
         Raises:
             LearningError: The loss is not finite; the weights are left as they were.
         """
-        begin_s = time.monotonic()
-        rng = np.random.default_rng([self._settings.seed, self.step_number])
+        settings, begin_s = self._settings, time.monotonic()
+        rng = np.random.default_rng([settings.seed, self.step_number])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        index = rng.choice(self._rows, self._settings.batch)
+        index = rng.choice(self._rows, settings.batch)
         seen = [varied(stack[index], self._variation, generator) for stack in self._stacks]
         way_m, _ = self.net(*seen)
         # Beyond half a centimetre the error counts by its size and no longer by its square.
@@ -111,19 +111,19 @@ class EyesTrainer:
                 "lower eyes.learning_rate and another --out"
             )
         for group in self._optimiser.param_groups:
-            group["lr"] = self._learning_rate()
+            group["lr"] = falling_rate(
+                self.step_number,
+                settings.steps,
+                settings.learning_rate,
+                rise_steps=_WARM_UP_STEPS,
+                floor=0.005,
+            )
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         self.step_number += 1
         self.trained_s += time.monotonic() - begin_s
         return float(loss.detach())
-
-    def _learning_rate(self) -> float:
-        done = self.step_number
-        rise = min(1.0, (done + 1) / _WARM_UP_STEPS)
-        fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, done / self._settings.steps)))
-        return self._settings.learning_rate * rise * (0.005 + 0.995 * fall)
 
     def save(self, path: Path, data: str) -> None:
         """Write everything needed to go on; the file is whole or the old one."""

@@ -6,6 +6,7 @@ Called by `classifier_training` and `eyes_training`.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -35,6 +36,23 @@ class Trainer(Protocol):
 
     def load(self, path: Path, data: str) -> None:
         """Go on where `save` was called."""
+
+
+def falling_rate(
+    step: int, num_steps: int, peak: float, *, rise_steps: int, floor: float
+) -> float:
+    """Learning rate that rises along a line and falls along half a cosine.
+
+    Args:
+        step: Steps done.
+        num_steps: Of the run.
+        peak: At its highest.
+        rise_steps: Until it may be that high.
+        floor: What is left at the end, as a part of `peak`.
+    """
+    rise = min(1.0, (step + 1) / rise_steps)
+    fall = 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / num_steps)))
+    return peak * rise * (floor + (1.0 - floor) * fall)
 
 
 def learn(trainer: Trainer, path: Path, data: str, num_steps: int, tell: Tell) -> float:
