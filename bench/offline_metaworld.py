@@ -7,8 +7,8 @@ push-v3 with the weak base of docs/explanation/residual-results.md. What is reco
 part of an earlier run: 20 episodes of the base alone, 31 with slow noise around it, and 12 in
 which a residual was learning. Then one is learned from the recorded rows without the environment,
 by the offline preset and by plain SAC; then each goes on online, beside a SAC that begins with
-nothing but the same recordings in its offline buffer. Needs `metaworld==3.1.1` with
-`mujoco==3.3.0` beside this package. A run that was stopped goes on.
+nothing but the same recordings in its offline buffer. That page says what to install. A run that
+was stopped goes on.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
     python bench/residual_metaworld.py --out out/metaworld [--only push0 peg0 ...] [--report]
 
-Needs `metaworld==3.1.1` with `mujoco==3.3.0` beside this package. Every run is one
+What to install is said there. Every run is one
 `train residual` and one `eval residual` of what it left; a run that was stopped goes on where it
 was, a finished one is not repeated. `--report` makes tables and figure of what is there.
 """
