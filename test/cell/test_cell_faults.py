@@ -214,11 +214,12 @@ def test_hostile_messages_move_nothing_and_are_all_counted(cell: Cell) -> None:
 
 
 def test_every_episode_left_a_readable_bag(cell: Cell) -> None:
-    from vla_rl_ros.data.bag_check import check, find_bags
+    from vla_rl_ros.data.bag_check import check
+    from vla_rl_ros.data.bag_search import find_bags
     from vla_rl_ros.ros.graph import TOPICS
 
     cell.wait_for(Phase.IDLE)
-    bags = find_bags(Path(cell.graph.log_dir).parent / "bags")
+    bags = find_bags([Path(cell.graph.log_dir).parent / "bags"])
     assert bags
     required = [topic.name if topic.name[0] == "/" else f"/{topic.name}" for topic in TOPICS]
     for bag in bags:

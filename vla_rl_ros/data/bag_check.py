@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_reader import Bag
 from vla_rl_ros.data.metadata import METADATA_FILE, NS_PER_S
-from vla_rl_ros.data.recover import WORKING_SUFFIX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,18 +133,3 @@ def _metadata_counts(path: Path) -> dict[str, int]:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     entries = document["rosbag2_bagfile_information"]["topics_with_message_count"]
     return {entry["topic_metadata"]["name"]: int(entry["message_count"]) for entry in entries}
-
-
-def find_bags(directory: Path) -> list[Path]:
-    """Directories of all bags in a directory, by name; the directory itself if it is a bag.
-
-    Raises:
-        BagError: There are none.
-    """
-    if any(directory.glob("*.mcap")):
-        return [directory]
-    folders = {path.parent for path in directory.glob("*/*.mcap")}
-    found = sorted(folder for folder in folders if folder.suffix != WORKING_SUFFIX)
-    if not found:
-        raise BagError(f"no bag in {directory}")
-    return found

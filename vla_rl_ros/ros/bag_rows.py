@@ -16,6 +16,7 @@ from vla_rl_ros.core.errors import BagError, InvalidCommandError
 from vla_rl_ros.core.reward import Reward, make_reward
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.data.bag_reader import Bag, BagMessage
+from vla_rl_ros.data.bag_search import find_bags
 from vla_rl_ros.learning.actor_observation import PHASE_CHANNEL
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionCounters, SessionRows
 from vla_rl_ros.ros.action_codecs import decode_observation
@@ -60,19 +61,16 @@ def find_episodes(directories: Sequence[Path]) -> list[BagEpisode]:
     """Episodes recorded in directories, each found once, in order of their names.
 
     Args:
-        directories: Bags, or folders with bags at any depth.
+        directories: As `data.bag_search.find_bags` takes them.
 
     Raises:
         BagError: A directory is not there or holds no bag.
     """
     found: dict[str, dict[Path, dict[str, str]]] = {}
-    for directory in directories:
-        files = sorted(directory.rglob("*.mcap")) if directory.is_dir() else []
-        if not files:
-            raise BagError(f"{directory} holds no bag (*.mcap)")
-        for file in files:
-            record = Bag(file).metadata("episode")
-            found.setdefault(record.get("id", file.stem), {})[file.resolve()] = record
+    for path in find_bags(directories):
+        bag = Bag(path)
+        record = bag.metadata("episode")
+        found.setdefault(record.get("id", bag.path.stem), {})[bag.path.resolve()] = record
     return [
         BagEpisode(
             episode_id=episode_id,

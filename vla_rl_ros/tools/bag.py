@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.core.errors import BagError, ConfigError
-from vla_rl_ros.data.bag_check import BagReport, check, find_bags
+from vla_rl_ros.data.bag_check import BagReport, check
 from vla_rl_ros.data.bag_reader import Bag
+from vla_rl_ros.data.bag_search import find_bags
 from vla_rl_ros.data.human_count import control_period_s, count_bags, total
 from vla_rl_ros.data.label_time import noted
 from vla_rl_ros.data.recover import recover
@@ -31,7 +32,11 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument(
-            "paths", type=Path, nargs="+", metavar="path", help="a bag, or a directory of bags"
+            "paths",
+            type=Path,
+            nargs="+",
+            metavar="path",
+            help="a bag, or a folder with bags at any depth",
         )
         command.set_defaults(run=run)
         if name == "human":
@@ -74,7 +79,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _human(arguments: argparse.Namespace) -> int:
     try:
-        bags = [bag for path in arguments.paths for bag in find_bags(path)]
+        bags = find_bags(arguments.paths)
         counts, period_s = count_bags(bags), control_period_s(bags[0])
         times = [time for path in arguments.labels for time in noted(path)]
     except (BagError, ConfigError) as error:
@@ -108,7 +113,7 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 def _for_each(paths: Sequence[Path], show: Callable[[Path], bool]) -> int:
     try:
-        bags = [bag for path in paths for bag in (find_bags(path) if path.is_dir() else [path])]
+        bags = find_bags(paths)
     except BagError as error:
         print(error, file=sys.stderr)
         return 1

@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG",
-        help="bags, or folders of bags; none to look through --out again",
+        help="bags, or folders with bags at any depth; none to look through --out again",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="directory of the label set")
     parser.add_argument("--task", default="", help="take the episodes of this task only")

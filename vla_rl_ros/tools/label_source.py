@@ -54,8 +54,10 @@ def recorded_or_simulated(
     if arguments.simulate:
         yield from _simulated(arguments, set(known))
         return
+    from vla_rl_ros.data.bag_search import find_bags
+
     yield from recorded(
-        bags_in(arguments.bags),
+        find_bags(arguments.bags),
         arguments.cameras,
         left_out,
         task=arguments.task,
@@ -63,20 +65,6 @@ def recorded_or_simulated(
         rate_hz=arguments.rate,
         buttons=BUTTONS,
     )
-
-
-def bags_in(paths: Sequence[Path]) -> list[Path]:
-    """Bags, and those in folders of bags, in the order in which they were named.
-
-    Raises:
-        BagError: Something is not there, or a folder holds no bag.
-    """
-    from vla_rl_ros.data.bag_check import find_bags
-
-    for path in paths:
-        if not path.exists():
-            raise BagError(f"{path}: there is no such file or folder")
-    return [bag for path in paths for bag in (find_bags(path) if path.is_dir() else [path])]
 
 
 def recorded(
@@ -92,7 +80,7 @@ def recorded(
     """Frames of every bag that can be read.
 
     Args:
-        bags: As `bags_in` gives them.
+        bags: As `find_bags` gives them.
         cameras: Whose images are wanted.
         left_out: Is told of the other bags.
         task: The episodes of this one only; of any if empty.

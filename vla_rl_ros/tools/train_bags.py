@@ -29,7 +29,8 @@ def add_bag_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("recordings instead of an environment")
     group.add_argument(
         "--bags", nargs="+", type=Path, metavar="DIR",
-        help="learn from the episodes recorded in these directories, and from nothing else",
+        help="learn from the episodes recorded in these bags, or folders with bags at any depth, "
+        "and from nothing else",
     )  # fmt: skip
     group.add_argument("--updates", type=int, help="gradient steps (default: those of the preset)")
 

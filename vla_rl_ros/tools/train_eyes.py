@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import CAMERAS
-from vla_rl_ros.tools.label_source import LeftOut, bags_in, recorded
+from vla_rl_ros.tools.label_source import LeftOut, recorded
 
 if TYPE_CHECKING:
     from vla_rl_ros.learning.eyes_data import GoalFrames
@@ -33,8 +33,8 @@ def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps t
     )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG",
-        help="bags, or folders of bags; failed episodes among them are passed over, and "
-        "bags that cannot be read are named, left out and counted",
+        help="bags, or folders with bags at any depth; failed episodes among them are passed "
+        "over, and bags that cannot be read are named, left out and counted",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="directory of the eyes")
     parser.add_argument("--task", default="", help="take the episodes of this task only")
@@ -142,9 +142,10 @@ def _simulated(arguments: argparse.Namespace) -> Iterable[ShownEpisode]:
 def _recorded(arguments: argparse.Namespace, left_out: LeftOut) -> Iterator[ShownEpisode]:
     from tqdm import tqdm
 
+    from vla_rl_ros.data.bag_search import find_bags
     from vla_rl_ros.learning.eyes_episodes import shown_by
 
-    bags = tqdm(bags_in(arguments.bags), desc="bags", unit="bag")
+    bags = tqdm(find_bags(arguments.bags), desc="bags", unit="bag")
     for frames in recorded(bags, arguments.cameras, left_out, task=arguments.task):
         episode = None
         with left_out.noting():

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds bags for every command that takes them: one itself, or folders with bags at any depth."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vla_rl_ros.core.errors import BagError
+from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX
+from vla_rl_ros.data.recover import WORKING_SUFFIX
+
+
+def find_bags(paths: Iterable[Path]) -> list[Path]:
+    """Bags in the order in which they were named, those of a folder by name, each one once.
+
+    A folder with an MCAP file is a bag, and nothing below it is another; where it holds several,
+    each file is one. A bag that was cut off is found by the name that it would have.
+
+    Args:
+        paths: Bags, their files, or folders with bags at any depth; links are followed.
+
+    Returns:
+        Folders, or files where these were named or lie side by side.
+
+    Raises:
+        BagError: Something is not there or cannot be looked into, or a folder holds no bag.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        bags = list(_bags_in(_existing(path)))
+        if not bags:
+            raise BagError(f"no bag in {path} or a folder below it: none holds a file *.mcap")
+        for bag in bags:
+            found.setdefault(bag.resolve(), bag)
+    return list(found.values())
+
+
+def _existing(path: Path) -> Path:
+    for each in (path, path.with_name(path.name + PARTIAL_SUFFIX)):
+        if each.exists():
+            return each
+    raise BagError(f"{path}: there is no such file or folder")
+
+
+def _bags_in(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    # Links may lead back to where the search comes from.
+    visited: set[Path] = set()
+    for name, below, files in os.walk(path, followlinks=True, onerror=_refuse):
+        folder = Path(name)
+        recordings = sorted(file for file in files if file.endswith(".mcap"))
+        if recordings:
+            yield from [folder] if len(recordings) == 1 else map(folder.joinpath, recordings)
+        is_last = bool(recordings) or folder.resolve() in visited
+        visited.add(folder.resolve())
+        below[:] = [] if is_last else sorted(n for n in below if not n.endswith(WORKING_SUFFIX))
+
+
+def _refuse(error: OSError) -> None:
+    raise BagError(f"{error.filename}: {error.strerror}") from error
