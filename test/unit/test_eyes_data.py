@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_an_episode_that_comes_again_counts_once():
     frames = collected([shown("a"), shown("b", seed=1), shown("a")], ("front",), PX, 100)
     assert frames.names == ("a", "b")
     assert len(frames) == 40
+
+
+@pytest.mark.parametrize(("most", "count"), [(8000, 1200), (700, 600)])
+def test_frames_need_their_memory_once(most, count):
+    episodes = (shown(f"e{n}", seed=n, cameras=("front", "wrist")) for n in range(60))
+    tracemalloc.start()
+    try:
+        frames = collected(episodes, ("front", "wrist"), PX, most)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(frames) == count
+    assert peak_bytes < 1.3 * sum(stack.nbytes for stack in frames.images.values())
 
 
 def test_what_does_not_belong_together_is_refused_by_name():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,35 +78,79 @@ def collected(
         ConfigError: No episode, several tasks, images of different sizes, or more episodes than
             frames to keep.
     """
-    kept: dict[str, ShownEpisode] = {}
+    kept = _Kept({name: np.empty((0, image_px, image_px, 3), np.uint8) for name in cameras})
     every, sizes, resize = 1, None, ""
     for episode in episodes:
-        if episode.name in kept:
+        if any(episode.name == each.name for each in kept.episodes):
             continue
-        _refuse_other_task(kept, episode)
+        _refuse_other_task(kept.episodes, episode)
         own = {name: episode.images[name].shape[1:3] for name in cameras}
         if sizes is None:
             sizes, resize = own, resize_of(own.values(), image_px)
         _refuse_other_sizes(sizes, own, episode.name)
-        kept[episode.name] = _resized(_thinned(episode, every), cameras, image_px, resize)
-        while sum(len(each.ways_m) for each in kept.values()) > most:
-            if len(kept) > most:
+        kept.add(episode, every, resize)
+        while kept.num_frames > most:
+            if len(kept.episodes) > most:
                 raise ConfigError(f"{most} frames are fewer than the episodes: raise --frames")
             every *= 2
-            kept = {name: _thinned(each, 2) for name, each in kept.items()}
+            kept.thin()
     if sizes is None:
         raise ConfigError("no successful episode with images and tcp_pose: record demonstrations")
-    return _joined(list(kept.values()), cameras, resize, sizes)
+    return _joined(kept, resize, sizes)
 
 
-def _refuse_other_task(kept: Mapping[str, ShownEpisode], episode: ShownEpisode) -> None:
-    for first in kept.values():
-        if first.task != episode.task:
-            raise ConfigError(
-                f"{first.name} is of '{first.task}', {episode.name} of '{episode.task}': choose "
-                "by --task"
-            )
-        return
+@dataclass(slots=True)
+class _Kept:
+    """Frames so far, in one array per camera that grows and shrinks where it lies.
+
+    Joined at the end, they would need their memory twice.
+
+    Attributes:
+        images: By camera in the size of the network, shape (n, px, px, 3); nobody else holds them.
+        episodes: Without images.
+    """
+
+    images: dict[str, ImageStack]
+    episodes: list[ShownEpisode] = field(default_factory=list)
+
+    @property
+    def num_frames(self) -> int:
+        """Of all episodes."""
+        return sum(len(each.ways_m) for each in self.episodes)
+
+    def add(self, episode: ShownEpisode, every: int, resize: str) -> None:
+        """Resize every such frame of an episode and put it behind the others."""
+        first, ways_m = self.num_frames, episode.ways_m[::every].copy()
+        self._resize(first + len(ways_m))
+        for name, stack in self.images.items():
+            image_px = stack.shape[1]
+            for row, image in enumerate(episode.images[name][::every], first):
+                stack[row] = sized(image, image_px, resize, name)
+        self.episodes.append(replace(episode, images={}, ways_m=ways_m))
+
+    def thin(self) -> None:
+        """Keep every second frame of each episode."""
+        first = end = 0
+        for number, episode in enumerate(self.episodes):
+            ways_m = episode.ways_m[::2].copy()
+            for stack in self.images.values():
+                rows = stack[first : first + len(episode.ways_m) : 2]
+                stack[end : end + len(ways_m)] = rows
+            first, end = first + len(episode.ways_m), end + len(ways_m)
+            self.episodes[number] = replace(episode, ways_m=ways_m)
+        self._resize(end)
+
+    def _resize(self, num_frames: int) -> None:
+        for stack in self.images.values():
+            stack.resize((num_frames, *stack.shape[1:]), refcheck=False)
+
+
+def _refuse_other_task(kept: Sequence[ShownEpisode], episode: ShownEpisode) -> None:
+    if kept and kept[0].task != episode.task:
+        raise ConfigError(
+            f"{kept[0].name} is of '{kept[0].task}', {episode.name} of '{episode.task}': choose "
+            "by --task"
+        )
 
 
 def _refuse_other_sizes(sizes: Sizes, own: Sizes, name: str) -> None:
@@ -118,36 +162,15 @@ def _refuse_other_sizes(sizes: Sizes, own: Sizes, name: str) -> None:
             )
 
 
-def _thinned(episode: ShownEpisode, every: int) -> ShownEpisode:
-    # Copies, since a view would keep all frames in memory.
-    return replace(
-        episode,
-        images={name: stack[::every].copy() for name, stack in episode.images.items()},
-        ways_m=episode.ways_m[::every].copy(),
-    )
-
-
-def _resized(
-    episode: ShownEpisode, cameras: Sequence[str], image_px: int, resize: str
-) -> ShownEpisode:
-    images = {
-        name: np.stack([sized(image, image_px, resize, name) for image in episode.images[name]])
-        for name in cameras
-    }
-    return replace(episode, images=images)
-
-
-def _joined(
-    kept: list[ShownEpisode], cameras: Sequence[str], resize: str, sizes: Sizes
-) -> GoalFrames:
-    counts = [len(each.ways_m) for each in kept]
+def _joined(kept: _Kept, resize: str, sizes: Sizes) -> GoalFrames:
+    episodes = kept.episodes
     return GoalFrames(
-        task=kept[0].task,
-        source="simulator" if any(each.is_simulated for each in kept) else "bags",
+        task=episodes[0].task,
+        source="simulator" if any(each.is_simulated for each in episodes) else "bags",
         resize=resize,
         image_sizes=sizes,
-        images={name: np.concatenate([each.images[name] for each in kept]) for name in cameras},
-        ways_m=np.concatenate([each.ways_m for each in kept]),
-        names=tuple(each.name for each in kept),
-        episodes=np.repeat(np.arange(len(kept)), counts),
+        images=kept.images,
+        ways_m=np.concatenate([each.ways_m for each in episodes]),
+        names=tuple(each.name for each in episodes),
+        episodes=np.repeat(np.arange(len(episodes)), [len(each.ways_m) for each in episodes]),
     )
