@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from unit.classifier_samples import CAMERAS, PX, grey, write_brightness_classifier
+from unit.eyes_samples import write_eyes_without_weights
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError
@@ -35,6 +36,7 @@ from vla_rl_ros.learning.classifier_scores import (
 )
 from vla_rl_ros.learning.classifier_trainer import ClassifierSettings
 from vla_rl_ros.learning.classifier_training import train
+from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
 
 SETTINGS = ClassifierSettings(
     steps=12, batch=16, image_px=PX, min_positives=4, shift_px=2, noise=0.0, learning_rate=1e-2
@@ -243,3 +245,15 @@ def test_a_classifier_says_what_is_wrong_with_its_files(tmp_path):
         read_manifest(directory)
     with pytest.raises(ConfigError, match="'vla-rl-ros train classifier' wrote"):
         read_manifest(tmp_path)
+
+
+def test_eyes_are_no_classifier_and_a_classifier_is_no_eyes(tmp_path):
+    eyes = tmp_path / "eyes"
+    eyes.mkdir()
+    write_eyes_without_weights(eyes)
+    wanted = r"eyes is trained eyes: give it as --eyes; wanted is .* 'vla-rl-ros train class"
+    with pytest.raises(ConfigError, match=wanted):
+        SuccessModel(eyes)
+    classifier = write_brightness_classifier(tmp_path / "classifier")
+    with pytest.raises(ConfigError, match="is a success classifier: give it as --classifier"):
+        make_policy("still", PolicySettings(eyes=str(classifier)), PolicyEnvironment())

@@ -120,6 +120,29 @@ def test_eyes_that_are_no_checkpoint_are_refused_by_name(tmp_path: Path) -> None
         make("still", eyes=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "sentence"),
+    [
+        ("classifier.json", "is a success classifier: give it as --classifier; eyes are what"),
+        ("checkpoint/policy.json", "is a run of 'train base': give its folder 'checkpoint'"),
+    ],
+)
+def test_what_is_no_eyes_is_named_though_its_training_left_a_file_like_theirs(
+    tmp_path: Path, file: str, sentence: str
+) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    for name in (file, "trainer.pt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=sentence):
+        make("still", eyes=tmp_path)
+
+
+def test_eyes_are_no_weights_of_a_policy(tmp_path: Path) -> None:
+    write_eyes_without_weights(tmp_path)
+    with pytest.raises(ConfigError, match=r"is trained eyes: give it as --eyes"):
+        make("pi0", tmp_path)
+
+
 def test_a_directory_of_their_name_does_not_hide_the_shipped_eyes(
     directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.types import ImageArray
+from vla_rl_ros.policies.directory_kinds import kind_of
 from vla_rl_ros.policies.pi0.images import fit, shrink
 from vla_rl_ros.policies.strict_json import from_json, to_json
 
@@ -37,8 +38,11 @@ def read_json_manifest(kind: type[_ManifestT], path: Path, writer: str) -> _Mani
     try:
         return from_json(kind, json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
+        found = kind_of(path.parent)
+        wanted = f"{path.parent} is {found}; wanted is" if found else "give"
         raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): give the directory that '{writer}' wrote"
+            f"{path} cannot be read ({error.strerror}): {wanted} the directory that '{writer}' "
+            "wrote"
         ) from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -18,6 +18,7 @@ from typing import Any
 
 from vla_rl_ros.core.config import ParamInfo, check_bounds, param
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.directory_kinds import kind_of
 from vla_rl_ros.policies.protocol import PolicyEnvironment
 from vla_rl_ros.policies.strict_json import from_json, to_json
 
@@ -208,9 +209,9 @@ def read_manifest(path: Path) -> PolicyManifest:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {file}: {error.strerror}; every policy needs one"
-        ) from error
+        kind = kind_of(path)
+        found = f"{path} is {kind}" if kind else "every policy needs one"
+        raise ConfigError(f"cannot read {file}: {error.strerror}; {found}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not JSON: {error}") from error
     try:

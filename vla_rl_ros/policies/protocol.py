@@ -238,6 +238,7 @@ def make_policy(
 
 def _with_eyes(policy: ChunkPolicy, settings: PolicySettings) -> ChunkPolicy:
     # All of them import this module.
+    from vla_rl_ros.policies.directory_kinds import kind_of
     from vla_rl_ros.policies.eyes import SeeingPolicy
     from vla_rl_ros.policies.goal_eyes import CHECKPOINT_NAME, GoalEyes, are_goal_eyes
     from vla_rl_ros.policies.manifest import MANIFEST_NAME
@@ -251,6 +252,8 @@ def _with_eyes(policy: ChunkPolicy, settings: PolicySettings) -> ChunkPolicy:
         return SeeingPolicy(policy, make_eyes(settings))
     if not directory.is_dir():
         problem = f"is no directory, nor '{SHIPPED_EYES}'"
+    elif kind := kind_of(directory):
+        problem = f"is {kind}; eyes are what 'train eyes' wrote, or a PI0"
     elif (directory / CHECKPOINT_NAME).is_file():
         problem = "has no eyes.json, 'train eyes' has not finished: give its command again"
     else:
