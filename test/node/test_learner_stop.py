@@ -7,12 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from node.learner_bench import SETTINGS, Bench
 
+from vla_rl_ros.learning.online_run import OnlineRun
 from vla_rl_ros.learning.rows import TERMINATED
 
 pytestmark = pytest.mark.ros
@@ -56,6 +58,28 @@ def test_an_episode_that_runs_is_left_to_the_next_learner_which_stores_all_of_it
     assert bench.until(lambda: bench.latest("episodes") == 2.0)
     bench.stop()
     assert len(bench.stored()) == 21 + 13
+
+
+def test_a_learner_on_a_starved_machine_ends_its_step_and_saves(bench, monkeypatch) -> None:
+    # A step that takes longer than what is left to others.
+    is_in_step, may_go_on = threading.Event(), threading.Event()
+    update = OnlineRun.update
+
+    def slow(run: OnlineRun) -> bool:
+        is_in_step.set()
+        assert may_go_on.wait(20.0)
+        return update(run)
+
+    bench.start()
+    begin(bench)
+    monkeypatch.setattr(OnlineRun, "update", slow)
+    assert bench.until(is_in_step.is_set)
+    bench.session.verdict(success=True)
+    later = threading.Timer(3.5, may_go_on.set)
+    later.start()
+    bench.stop()
+    later.join()
+    assert len(bench.stored()) == 21 + 9
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions
-from vla_rl_ros.ros.processes import ProcessSpec, build_graph, parameter_file
+from vla_rl_ros.ros.processes import LEARNER_SAVE_S, ProcessSpec, build_graph, parameter_file
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"sim": Backend.SIM, "bringup": Backend.REAL}
@@ -141,6 +141,12 @@ def test_every_process_is_launched_with_the_runners_parameters(name: str, tmp_pa
             assert kwargs["executable"] == spec.executable
         else:
             assert kwargs["cmd"][1:] == ["-m", spec.module, *spec.arguments]
+
+
+def test_ros_launch_too_waits_for_a_learner_that_saves(tmp_path: Path) -> None:
+    actions = own(launched("sim", tmp_path, learner=str(tmp_path / "run")))
+    assert float(actions["learner"].kwargs["sigkill_timeout"]) == LEARNER_SAVE_S
+    assert "sigkill_timeout" not in actions["recorder"].kwargs
 
 
 @BOTH

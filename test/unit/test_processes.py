@@ -376,6 +376,7 @@ def test_a_learner_runs_where_it_is_wanted_and_nobody_waits_for_it(tmp_path: Pat
     # It starts by itself and may die: nothing of acting waits for it or ends with it.
     assert "autostart" not in values
     assert learner.respawn
+    assert {name for name, spec in specs.items() if spec.save_s} == {"learner"}
     assert not learner.critical
     assert learner.nice > max(spec.nice for name, spec in specs.items() if name != "learner")
     assert "learner" not in specs["supervisor"].parameters["supervisor"]["managed_nodes"]

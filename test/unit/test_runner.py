@@ -20,7 +20,8 @@ from vla_rl_ros.tools.child import Command, RespawnBudget
 from vla_rl_ros.tools.runner import read_plan, write_plan
 from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 
-# Notes its start and, on SIGINT, its end; `stubborn` ignores every polite request.
+# Notes its start and, on SIGINT, its end; `stubborn` ignores every polite request, `slow` takes
+# longer than others have after the last one.
 CHILD = """
 import os, signal, sys
 name, log, kind = sys.argv[1:]
@@ -30,8 +31,11 @@ def note(word):
 def end(*_):
     note("stop")
     sys.exit(0)
-signal.signal(signal.SIGINT, signal.SIG_IGN if kind == "stubborn" else end)
+signal.signal(signal.SIGINT, signal.SIG_IGN if kind in ("stubborn", "slow") else end)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if kind == "stubborn" else signal.SIG_DFL)
+if kind == "slow":
+    signal.signal(signal.SIGTERM, lambda *_: signal.setitimer(signal.ITIMER_REAL, 4.5))
+    signal.signal(signal.SIGALRM, end)
 note("start")
 if kind.isdigit():
     print("something went wrong", flush=True)
@@ -205,6 +209,32 @@ def test_a_stubborn_process_is_killed_in_time_and_told_of(graph: Graph) -> None:
     assert "gate ended with code -9 when it was stopped" in said
     assert graph.notes("stop") == ["arm"]
     assert duration_s < 5.0
+
+
+def test_who_has_something_to_save_is_waited_for_when_the_others_are_killed(
+    graph: Graph,
+) -> None:
+    graph.start(
+        graph.command("learner", kind="slow", save_s=20.0),
+        graph.command("gate", kind="stubborn", stop_stage=1),
+        graph.command("arm", stop_stage=3),
+    )
+    graph.wait_started(3)
+    code, said, duration_s = graph.stop()
+    assert code == 1
+    assert "gate ended with code -9" in said
+    assert "waits up to 20 s for what learner may have to save" in said
+    assert graph.notes("stop") == ["arm", "learner"]
+    assert duration_s < 8.0
+
+
+def test_who_saves_for_ever_is_killed_in_the_end(graph: Graph) -> None:
+    graph.start(graph.command("learner", kind="stubborn", save_s=0.5))
+    graph.wait_started(1)
+    code, said, duration_s = graph.stop()
+    assert code == 1
+    assert "learner ended with code -9" in said
+    assert duration_s < 8.0
 
 
 def test_a_second_ctrl_c_does_not_cut_the_stop_short(graph: Graph) -> None:

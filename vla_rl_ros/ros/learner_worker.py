@@ -81,7 +81,7 @@ class LearnerWorker:
         self._thread = threading.Thread(target=self._loop, name="learner", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout_s: float = 3.0) -> bool:
+    def stop(self, timeout_s: float) -> bool:
         """Save and end; returns whether that was done in time."""
         self._stopping.set()
         self._thread.join(timeout_s)

@@ -38,6 +38,8 @@ CHAIN_NICE = -4
 RECORDER_NICE = 0
 # Gradient steps take what is left.
 LEARNER_NICE = 15
+# On a machine that others keep busy too, its way out took it up to 9 s.
+LEARNER_SAVE_S = 20.0
 # It stands for the robot, which does not wait for anybody; a process that starts again needs a
 # whole core for a second.
 SIMULATOR_NICE = -10
@@ -71,6 +73,7 @@ class ProcessSpec:
         respawn: Whether it may be started again after it died.
         critical: Whether its death ends the whole graph; neither means that it may just end.
         stop_stage: When it is stopped.
+        save_s: How much longer than others it may take to stop before it is killed.
         ready_path: File in the run directory whose appearance says that it serves; empty for none.
         nice: Niceness added; what may lag gives way to what may not. Negative where permitted.
         echo: Whether what it logs is also shown to the operator.
@@ -87,6 +90,7 @@ class ProcessSpec:
     respawn: bool = False
     critical: bool = False
     stop_stage: StopStage = StopStage.REST
+    save_s: float = 0.0
     ready_path: str = ""
     nice: int = 0
     echo: bool = False
@@ -198,6 +202,7 @@ def _learner(nodes: str) -> ProcessSpec:
         respawn=True,
         # First, because it needs the longest: it saves, at the lowest priority.
         stop_stage=StopStage.SUPERVISOR,
+        save_s=LEARNER_SAVE_S,
         nice=LEARNER_NICE,
         echo=True,
     )

@@ -28,6 +28,7 @@ class Command:
         respawn: Whether it may be started again after it died.
         critical: Whether its death ends everything; neither means that it may just end.
         stop_stage: Lower numbers stop earlier.
+        save_s: How much longer than others it may take to stop.
         ready_path: File whose appearance says that it serves; empty for none.
         nice: Niceness added.
         echo: Whether what it logs is also shown to the operator.
@@ -38,6 +39,7 @@ class Command:
     respawn: bool = False
     critical: bool = False
     stop_stage: int = 0
+    save_s: float = 0.0
     ready_path: str = ""
     nice: int = 0
     echo: bool = False

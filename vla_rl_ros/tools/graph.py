@@ -22,6 +22,7 @@ import yaml
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.graph_options import GraphOptions
 from vla_rl_ros.ros.processes import (
+    LEARNER_SAVE_S,
     ProcessSpec,
     build_graph,
     graph_environment,
@@ -32,7 +33,7 @@ from vla_rl_ros.tools.child import Command
 from vla_rl_ros.tools.runner import Runner, write_plan
 
 _PREFIX = "vla_rl_ros"
-STOP_TIMEOUT_S = 8.0
+STOP_TIMEOUT_S = 8.0 + LEARNER_SAVE_S
 
 
 class GraphEndedError(VlaRlError, RuntimeError):
@@ -176,6 +177,7 @@ def _command(spec: ProcessSpec, run_dir: Path, log_dir: Path) -> Command:
         respawn=spec.respawn,
         critical=spec.critical,
         stop_stage=int(spec.stop_stage),
+        save_s=spec.save_s,
         ready_path=str(run_dir / spec.ready_path) if spec.ready_path else "",
         nice=spec.nice,
         echo=spec.echo,

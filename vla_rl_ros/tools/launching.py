@@ -158,6 +158,8 @@ def process_action(spec: ProcessSpec, folder: Path) -> Any:  # noqa: ANN401 - la
         common["respawn_delay"] = RESPAWN_DELAY_S
     if spec.critical:
         common["on_exit"] = Shutdown(reason=f"{spec.name} ended, and nothing works without it")
+    if spec.save_s:
+        common["sigkill_timeout"] = str(spec.save_s)
     if spec.nice:
         common["prefix"] = f"nice -n {spec.nice}"
     if not spec.is_ros:

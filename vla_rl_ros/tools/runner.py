@@ -23,7 +23,7 @@ from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 START_TIMEOUT_S = 30.0
 SEGMENT_AGE_S = 5.0
 STOP_DEADLINE_S = 4.0
-"""After it everybody is killed; the whole stop takes less than 5 s."""
+"""After it everybody is killed who has nothing to save; without those it takes less than 5 s."""
 TERM_DEADLINE_S = 3.7
 STAGE_WAIT_S = (0.5, 0.5, 1.0, 1.5)
 """Patience with each stage before the next one is told; a stage that hangs does not block it."""
@@ -169,16 +169,25 @@ class Runner:
             wait_s = STAGE_WAIT_S[stage] if stage < len(STAGE_WAIT_S) else STOP_DEADLINE_S
             until_s = min(time.monotonic() + wait_s, begin_s + TERM_DEADLINE_S)
             self._wait_ended(members, until_s)
-        for signum, until_s in (
-            (signal.SIGTERM, begin_s + STOP_DEADLINE_S),
-            (signal.SIGKILL, float("inf")),
-        ):
-            for child in self._children:
-                child.send(signum)
-            self._wait_ended(self._children, until_s)
+        for child in self._children:
+            child.send(signal.SIGTERM)
+        self._kill_late(begin_s + STOP_DEADLINE_S)
         self._echo()
         remove_dead(self._segments)
         self._report(time.monotonic() - begin_s)
+
+    def _kill_late(self, deadline_s: float) -> None:
+        """Wait for the end of all, and kill who is late; who may have to save is so later."""
+        for save_s in sorted({child.command.save_s for child in self._children}):
+            waiting = [c for c in self._children if c.is_alive and c.command.save_s >= save_s]
+            if save_s and waiting:
+                names = ", ".join(child.command.name for child in waiting)
+                self._say(f"waits up to {save_s:.0f} s for what {names} may have to save")
+            self._wait_ended(self._children, deadline_s + save_s)
+            for child in self._children:
+                if child.command.save_s <= save_s:
+                    child.send(signal.SIGKILL)
+        self._wait_ended(self._children, float("inf"))
 
     def _wait_ended(self, children: Sequence[Child], until_s: float) -> None:
         while any(child.is_alive for child in children) and time.monotonic() < until_s:

@@ -19,6 +19,7 @@ from vla_rl_ros.ros.endpoints import Endpoints, Sender
 from vla_rl_ros.ros.learner_config import LearnerNodeConfig
 from vla_rl_ros.ros.learner_intake import SessionIntake
 from vla_rl_ros.ros.managed_node import ManagedNode
+from vla_rl_ros.ros.processes import LEARNER_SAVE_S
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.sampler import Sampler
 
@@ -86,7 +87,7 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
     def stop(self, reason: str) -> None:
         """Save and end the thread."""
         worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop():
+        if worker is not None and not worker.stop(LEARNER_SAVE_S):
             # Then it still takes messages; the process ends and with it both.
             self.get_logger().warning("the learner's thread does not end; its last save holds")
 
