@@ -150,6 +150,16 @@ def test_the_second_phase_learns_from_relays_of_the_policy_of_the_first(twofold)
     assert weights(twofold) != before
 
 
+def test_a_run_tells_and_keeps_how_many_relays_of_each_task_it_learned_from(twofold):
+    said = []
+    assert run_twofold(twofold, stop_at=4, tell=said.append)["relays"] == {}
+    counts = {"lift": 1, "button": 1, "peg": 0}
+    assert run_twofold(twofold, tell=said.append)["relays"] == counts
+    assert said == ["relays: 1 lift, 1 button, 0 peg"]
+    assert read_manifest(twofold / "checkpoint").training["relays"] == counts
+    assert "relays" not in read_manifest(twofold / "driver").training
+
+
 def test_a_second_phase_that_was_interrupted_ends_where_one_run_would_have(
     twofold, tmp_path_factory
 ):

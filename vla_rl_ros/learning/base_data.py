@@ -45,6 +45,13 @@ class DemoSet:
         """Return the number of ticks."""
         return len(self.tasks)
 
+    def episodes_by_task(self) -> dict[str, int]:
+        """How many episodes of each task there are, in the order of `TASK_ORDER`."""
+        return {
+            task.value: len(np.unique(self.episodes[self.tasks == number]))
+            for number, task in enumerate(TASK_ORDER)
+        }
+
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Fields by name."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.types import FloatArray
 from vla_rl_ros.learning import base_shards
 from vla_rl_ros.learning.base_checkpoint import write_checkpoint
+from vla_rl_ros.learning.base_curve import plot
 from vla_rl_ros.learning.base_data import DemoSet
 from vla_rl_ros.learning.base_episodes import SHARD_EPISODES
 from vla_rl_ros.learning.base_labels import (
@@ -79,6 +81,7 @@ def train(
     stop_at: int | None = None,
     minutes: float | None = None,
     num_threads: int = 1,
+    tell: Callable[[str], object] = lambda sentence: None,
 ) -> dict[str, Any]:
     """Train, or continue, and write the checkpoint.
 
@@ -90,6 +93,7 @@ def train(
         stop_at: Stop at this step, unfinished but continuable; None for the last one.
         minutes: Stop after this time of training, unfinished but continuable; None for no limit.
         num_threads: Of torch; the last bits of the result depend on it.
+        tell: Told in a sentence what was collected for the second phase.
 
     Returns:
         Numbers to print.
@@ -124,6 +128,8 @@ def train(
     spent_s = run.until(min(settings.steps, last_step), limit_s)
     if last_step > settings.steps and trainer.step_number >= settings.steps:
         relays = _relays(out / "relays", data, run.driver())
+        run.relays = relays.episodes_by_task()
+        tell(f"relays: {', '.join(f'{count} {task}' for task, count in run.relays.items())}")
         # They begin in mid-motion, too, and their first ticks are the policy's.
         begun = Sampler(relays, scales, HORIZON, start_part=0.0)
         trainer.draw_from(MixedSampler(begun, sampler, data.relay_part))
@@ -133,6 +139,7 @@ def train(
         "steps": trainer.step_number,
         "is_finished": trainer.step_number >= settings.num_steps,
         "ticks_of_data": len(demos),
+        "relays": run.relays,
         "parameters": sum(w.numel() for w in trainer.average.model.parameters()),
         "figure": str(plot(run.history, out / "training.png")),
         **run.history[-1],
@@ -178,12 +185,18 @@ def _norm(vectors: FloatArray) -> FloatArray:
 
 
 class _Run:
-    """One call of `train`: the loop and its files."""
+    """One call of `train`: the loop and its files.
+
+    Attributes:
+        history: Rows of ``history.jsonl``.
+        relays: Episodes by task of the second phase, empty before it.
+    """
 
     def __init__(
         self, out: Path, trainer: Trainer, grounding: GroundingTest, scales: Scales, command: str
     ) -> None:
         self.history: list[dict[str, float]] = []
+        self.relays: dict[str, int] = {}
         self._out, self._trainer = out, trainer
         self._grounding, self._scales = grounding, scales
         self._command = command
@@ -270,31 +283,6 @@ class _Run:
             "command": self._command,
             "seed": self._trainer.settings.seed,
             "steps": self._trainer.step_number,
+            **({"relays": self.relays} if self.relays else {}),
         }
         write_checkpoint(self._trainer.average.model, self._scales, directory, training)
-
-
-def plot(history: list[dict[str, float]], path: Path) -> Path:
-    """Losses, and what the model knows of the object it was told about."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (losses, error, wrong) = plt.subplots(3, 1, figsize=(7, 8), sharex=True)
-    steps = [row["step"] for row in history]
-    losses.semilogy(steps, [row["flow_loss"] for row in history], label="flow")
-    losses.semilogy(steps, [row["where_loss"] for row in history], label="localisation")
-    losses.set(ylabel="training loss")
-    losses.legend()
-    error.semilogy(steps, [1e3 * row["grounding_error_m"] for row in history])
-    error.set(ylabel="median error at reset [mm]")
-    wrong.plot(steps, [100.0 * row["wrong_object_part"] for row in history])
-    wrong.set(ylabel="wrong object at reset [%]", xlabel="step", ylim=(0, None))
-    for axis in (losses, error, wrong):
-        axis.grid(alpha=0.3)
-    figure.suptitle("train base: losses, and grounding on held-out scenes")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-    return path

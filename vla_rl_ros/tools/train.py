@@ -85,6 +85,7 @@ def run_base(arguments: argparse.Namespace) -> int:
         stop_at=arguments.stop_at,
         minutes=arguments.minutes,
         num_threads=arguments.threads,
+        tell=lambda sentence: print(f"[train] {sentence}", file=sys.stderr, flush=True),
     )
     print(json.dumps(figures), flush=True)
     return 0
