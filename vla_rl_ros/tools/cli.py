@@ -25,7 +25,7 @@ COMMANDS = {
     "teleop": ("vla_rl_ros.tools.keyboard", "drive the arm by hand, without a SpaceMouse"),
     "record": ("vla_rl_ros.tools.record", "record what an operator shows"),
     "label": ("vla_rl_ros.tools.label", "label frames of recordings, for a success classifier"),
-    "train": ("vla_rl_ros.tools.train", "train a base policy, or a residual on a frozen one"),
+    "train": ("vla_rl_ros.tools.train", "train a base policy, a residual, a classifier or eyes"),
     "probe": ("vla_rl_ros.tools.probe", "collect demonstrations by a base and its residual"),
     "distill": ("vla_rl_ros.tools.distill", "teach a base policy what its residual found"),
     "eval": ("vla_rl_ros.tools.eval", "measure how often a policy succeeds"),
