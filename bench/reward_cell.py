@@ -184,40 +184,78 @@ def decide(task_name: str, classifier: Path, path: Path) -> None:
         maker.close()
 
 
+class Judge:
+    """Looks at every tick and ends an episode as node and supervisor do.
+
+    Attributes:
+        said: Whether each tick so far looks like success.
+    """
+
+    def __init__(self, maker: EpisodeMaker, model: SuccessModel) -> None:
+        """Begin.
+
+        Args:
+            maker: Plays the episode.
+            model: Judges its images.
+        """
+        self._sim, self._model = maker.sim, model
+        self._begin()
+
+    def _begin(self) -> None:
+        from vla_rl_ros.core.success import Debounce
+        from vla_rl_ros.core.verdict import SuccessHold
+
+        manifest = self._model.manifest
+        self.said: list[bool] = []
+        self._debounce = Debounce(manifest.needed, manifest.window)
+        self._hold = SuccessHold(MIN_HOLD_S)
+        self._now_s = 0.0
+
+    def __call__(self, images: Mapping[str, ImageArray], state: FloatArray) -> bool:
+        """Whether the episode is over."""
+        from vla_rl_ros.core.success import violated_check
+        from vla_rl_ros.data.label_frames import STATE_NAMES
+
+        if self._sim.time_s <= self._now_s:
+            # A failure that succeeded by chance is staged again: only the last time counts.
+            self._begin()
+        self._now_s = self._sim.time_s
+        manifest = self._model.manifest
+        measured = dict(zip(STATE_NAMES, state.tolist(), strict=True))
+        is_kept = violated_check(manifest.checks, measured) is None
+        self.said.append(is_kept and self._model.probability(images) >= manifest.threshold)
+        self._hold.update(
+            self._debounce.update(self.said[-1]),
+            len(self.said) * self._sim.spec.control_period_s,
+        )
+        return self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended the episode as a success."""
+        return self._hold.is_held
+
+
 def one_verdict(
     maker: EpisodeMaker, model: SuccessModel, variant: str, kind: str, seed: int
 ) -> Verdict:
     """One episode, looked at every tick, decided as node and supervisor decide."""
-    from vla_rl_ros.core.success import Debounce, violated_check
-    from vla_rl_ros.core.verdict import SuccessHold
-    from vla_rl_ros.data.label_frames import STATE_NAMES
-
-    manifest = model.manifest
-    debounce, hold = Debounce(manifest.needed, manifest.window), SuccessHold(MIN_HOLD_S)
-    said: list[bool] = []
-
-    def watch(images: Mapping[str, ImageArray], state: FloatArray) -> bool:
-        measured = dict(zip(STATE_NAMES, state.tolist(), strict=True))
-        is_kept = violated_check(manifest.checks, measured) is None
-        said.append(is_kept and model.probability(images) >= manifest.threshold)
-        hold.update(debounce.update(said[-1]), len(said) * maker.sim.spec.control_period_s)
-        return hold.is_held
-
-    frames = maker.play(kind, seed, watch)
-    truth, judged = frames.truth, np.array(said)
+    judge = Judge(maker, model)
+    frames = maker.play(kind, seed, judge)
+    truth, judged = frames.truth, np.array(judge.said)
     runs = np.convolve(truth, np.ones(3), "valid") if len(truth) >= 3 else np.zeros(1)
     first = int(truth.argmax()) if truth.any() else None
     return Verdict(
         variant=variant,
         kind=kind,
         seed=seed,
-        said=hold.is_held,
+        said=judge.has_ended,
         is_true=bool(truth[-1]),
         ever_true=bool((runs > 2.5).any()),
-        ticks=len(said),
-        late_s=None if first is None or not hold.is_held else 0.1 * (len(said) - 1 - first),
+        ticks=len(judged),
+        late_s=None if first is None or not judge.has_ended else 0.1 * (len(judged) - 1 - first),
         wrong_frames=int((judged != truth).sum()),
-        frames=len(said),
+        frames=len(judged),
         false_frames=int((judged & ~truth).sum()),
     )
 
