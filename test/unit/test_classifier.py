@@ -39,7 +39,14 @@ from vla_rl_ros.learning.classifier_training import train
 from vla_rl_ros.policies.protocol import PolicyEnvironment, PolicySettings, make_policy
 
 SETTINGS = ClassifierSettings(
-    steps=12, batch=16, image_px=PX, min_positives=4, shift_px=2, noise=0.0, learning_rate=1e-2
+    members=2,
+    steps=12,
+    batch=16,
+    image_px=PX,
+    min_positives=4,
+    shift_px=2,
+    noise=0.0,
+    learning_rate=1e-2,
 )
 
 

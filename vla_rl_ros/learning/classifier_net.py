@@ -4,12 +4,12 @@
 `SmallResNet` has a tenth of the weights of a ResNet-10 (He et al., arXiv 1512.03385), as a CPU has
 to train and run it; like HIL-SERL's (arXiv 2410.21845) it keeps where things are instead of
 averaging over the image. `FrozenTower` is the vision tower of any PI0. Called by
-`classifier_training`.
+`classifier_trainer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,10 +161,6 @@ class ClassifierNet(nn.Module):
         if backbone == "pi0":
             assert checkpoint is not None
             encoders: list[nn.Module] = [FrozenTower(checkpoint, image_px) for _ in cameras]
-            # One tower serves all cameras; what is made of its tokens differs.
-            for encoder in encoders[1:]:
-                encoder.tower = encoders[0].tower
-                encoder.projector = encoders[0].projector
         else:
             encoders = [SmallResNet(image_px) for _ in cameras]
         self.encoders = nn.ModuleList(encoders)
@@ -185,11 +181,24 @@ class ClassifierNet(nn.Module):
         return logits
 
 
+class Ensemble(nn.Module):
+    """Classifiers that learned apart; what they say together is the mean of their logits."""
+
+    def __init__(self, members: Sequence[ClassifierNet]) -> None:
+        """Take them; frozen towers are equal, so one serves all of them."""
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        encoders = [encoder for member in members for encoder in member.encoders]
+        for encoder in encoders[1:]:
+            if isinstance(encoder, FrozenTower):
+                encoder.tower, encoder.projector = encoders[0].tower, encoders[0].projector
+
+    def forward(self, *images: Tensor) -> Tensor:
+        """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""
+        logits = torch.stack([member(*images) for member in self.members])
+        return logits.mean(0)
+
+
 def normalised(stack: Tensor) -> Tensor:
     """Images uint8, (n, px, px, 3), as the encoders take them: (n, 3, px, px) in [-1, 1]."""
     return stack.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-
-
-def trainable(net: ClassifierNet) -> Mapping[str, Tensor]:
-    """Weights that are learned, by name; a frozen tower is not among them."""
-    return {name: weight for name, weight in net.named_parameters() if weight.requires_grad}

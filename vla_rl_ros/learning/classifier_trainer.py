@@ -8,22 +8,26 @@ equals an uninterrupted one. Called by `classifier_training`.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.data.label_set import LabelledFrames
 from vla_rl_ros.learning.classifier_data import Variation, as_stacks, varied
-from vla_rl_ros.learning.classifier_net import ClassifierNet
+from vla_rl_ros.learning.classifier_net import ClassifierNet, Ensemble
 from vla_rl_ros.learning.trainer_file import check_same, continuing
 from vla_rl_ros.learning.training_loop import falling_rate
 
 _WARM_UP_STEPS = 30
+_MEMBER_SEEDS = 1_000
+"""Added to the seed for each member: it learns as one alone with that seed does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ class ClassifierSettings:
     seed: int = param(0, doc="Of split, weights and batches.", low=0)
     image_px: int = param(128, doc="Side of the network's images.", unit="px", low=32, high=512)
     backbone: str = param("cnn", doc="What makes its features.", choices=("cnn", "pi0"))
+    members: int = param(1, doc="Networks that learn apart and judge together.", low=1, high=16)
     learning_rate: float = param(2e-3, doc="At its highest.", low=1e-6, high=0.1)
     weight_decay: float = param(0.02, doc="Of matrices and filters.", low=0.0, high=1.0)
     ema: float = param(0.99, doc="Decay of the average of weights.", low=0.0, high=1.0)
@@ -64,7 +69,7 @@ class ClassifierSettings:
 
 
 class ClassifierTrainer:
-    """The network, its average, and its optimiser.
+    """The networks, their averages, and their optimiser.
 
     Attributes:
         step_number: Steps done.
@@ -88,10 +93,7 @@ class ClassifierTrainer:
         """
         self.settings = settings
         self.step_number = 0
-        torch.manual_seed(settings.seed)
-        self._net = ClassifierNet(
-            cameras, settings.image_px, backbone=settings.backbone, checkpoint=checkpoint
-        )
+        self._net = Ensemble([self._member(seed, cameras, checkpoint) for seed in self._seeds])
         self._net.train()
         self.average = copy.deepcopy(self._net).eval()
         self._images = as_stacks(frames.images, cameras)
@@ -115,10 +117,47 @@ class ClassifierTrainer:
             noise=settings.noise,
         )
 
-    def step(self) -> float:
-        """One gradient step; returns the loss before it."""
+    @property
+    def _seeds(self) -> list[int]:
         settings = self.settings
-        rng = np.random.default_rng([settings.seed, self.step_number])
+        return [settings.seed + _MEMBER_SEEDS * number for number in range(settings.members)]
+
+    def _member(
+        self, seed: int, cameras: tuple[str, ...], checkpoint: Path | None
+    ) -> ClassifierNet:
+        settings = self.settings
+        torch.manual_seed(seed)
+        return ClassifierNet(
+            cameras, settings.image_px, backbone=settings.backbone, checkpoint=checkpoint
+        )
+
+    def step(self) -> float:
+        """One gradient step of every member; returns their mean loss before it."""
+        settings = self.settings
+        for group in self._optimiser.param_groups:
+            group["lr"] = falling_rate(
+                self.step_number,
+                settings.steps,
+                settings.learning_rate,
+                rise_steps=_WARM_UP_STEPS,
+                floor=0.02,
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        losses = []
+        for member, seed in zip(self._net.members, self._seeds, strict=True):
+            loss = self._loss(member, seed)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(member.parameters(), 1.0)
+            losses.append(float(loss.detach()))
+        self._optimiser.step()
+        self.step_number += 1
+        self._move_average()
+        return float(np.mean(losses))
+
+    def _loss(self, member: nn.Module, seed: int) -> Tensor:
+        """Of a batch that only this member sees."""
+        settings = self.settings
+        rng = np.random.default_rng([seed, self.step_number])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         torch.manual_seed(int(rng.integers(2**62)))
         num_positives = max(1, round(settings.positive_part * settings.batch))
@@ -133,22 +172,7 @@ class ClassifierTrainer:
         seen = [varied(stack[index], self._variation, generator) for stack in self._images]
         smooth = settings.smoothing
         targets = self._labels[index] * (1.0 - 2.0 * smooth) + smooth
-        loss = functional.binary_cross_entropy_with_logits(self._net(*seen), targets)
-        for group in self._optimiser.param_groups:
-            group["lr"] = falling_rate(
-                self.step_number,
-                settings.steps,
-                settings.learning_rate,
-                rise_steps=_WARM_UP_STEPS,
-                floor=0.02,
-            )
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
-        self._optimiser.step()
-        self.step_number += 1
-        self._move_average()
-        return float(loss.detach())
+        return functional.binary_cross_entropy_with_logits(member(*seen), targets)
 
     @torch.no_grad()
     def _move_average(self) -> None:
@@ -187,8 +211,18 @@ class ClassifierTrainer:
         with continuing(path):
             values = torch.load(path, weights_only=True)
             others = () if values["data"] == data else ("other labels",)
-            check_same(path, values["settings"], asdict(self.settings), *others)
-            self._net.load_state_dict(values["net"])
-            self.average.load_state_dict(values["average"])
+            theirs = {"members": 1, **values["settings"]}
+            check_same(path, theirs, asdict(self.settings), *others)
+            self._net.load_state_dict(_of_members(values["net"]))
+            self.average.load_state_dict(_of_members(values["average"]))
             self._optimiser.load_state_dict(values["optimiser"])
             self.step_number = int(values["step"])
+
+
+def _of_members(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights by name; a file of before there were members has those of the only one."""
+    prefix = "members."
+    return {
+        name if name.startswith(prefix) else f"{prefix}0.{name}": weight
+        for name, weight in weights.items()
+    }
