@@ -41,6 +41,23 @@ def test_files_side_by_side_are_a_bag_each(tmp_path: Path) -> None:
     assert find_bags([folder / "b.mcap"]) == [folder / "b.mcap"]
 
 
+def test_a_bag_named_by_its_folder_and_by_its_file_is_one(tmp_path: Path) -> None:
+    bag = bag_at(tmp_path / "e1")
+    file = bag / "e1_0.mcap"
+    assert find_bags([bag, file]) == [bag]
+    assert find_bags([file, tmp_path]) == [file]
+
+
+def test_the_folder_in_which_one_stands_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bag_at(tmp_path / "run/e1")
+    monkeypatch.chdir(tmp_path)
+    assert find_bags([Path()]) == [Path("run/e1")]
+    monkeypatch.chdir(tmp_path / "run/e1")
+    assert find_bags([Path()]) == [Path()]
+
+
 def test_links_are_followed_once_though_they_lead_back(tmp_path: Path) -> None:
     bag = bag_at(tmp_path / "elsewhere/e1")
     runs = tmp_path / "runs"
@@ -65,6 +82,18 @@ def test_where_there_is_none_the_place_is_named(tmp_path: Path) -> None:
         find_bags([bag, tmp_path / "empty"])
     with pytest.raises(BagError, match=rf"{tmp_path}/nothing: there is no such"):
         find_bags([tmp_path / "nothing"])
+
+
+def test_a_bag_whose_file_is_gone_is_told_of_and_the_others_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bag(tmp_path / "b", 10)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a_0.mcap").symlink_to(tmp_path / "nothing.mcap")
+    assert main(["bag", "info", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert "a/a_0.mcap is no file, or a link to one that is gone" in told.err
+    assert f"{tmp_path}/b\n" in told.out
 
 
 def test_the_command_mends_all_bags_of_a_run(

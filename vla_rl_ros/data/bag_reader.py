@@ -213,6 +213,8 @@ def find_mcap(path: Path) -> Path:
     files = sorted(path.glob("*.mcap")) if path.is_dir() else []
     if len(files) != 1:
         raise BagError(f"{path} holds {len(files) or 'no'} MCAP files, expected one")
+    if not files[0].is_file():
+        raise BagError(f"{files[0]} is no file, or a link to one that is gone")
     return files[0]
 
 

@@ -33,14 +33,17 @@ def find_bags(paths: Iterable[Path]) -> list[Path]:
         if not bags:
             raise BagError(f"no bag in {path} or a folder below it: none holds a file *.mcap")
         for bag in bags:
-            found.setdefault(bag.resolve(), bag)
+            # The same one by its folder and by its file.
+            found.setdefault(next(bag.glob("*.mcap"), bag).resolve(), bag)
     return list(found.values())
 
 
 def _existing(path: Path) -> Path:
-    for each in (path, path.with_name(path.name + PARTIAL_SUFFIX)):
-        if each.exists():
-            return each
+    if path.exists():
+        return path
+    cut_off = path.with_name(path.name + PARTIAL_SUFFIX)
+    if cut_off.exists():
+        return cut_off
     raise BagError(f"{path}: there is no such file or folder")
 
 
