@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import signal
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -254,7 +256,7 @@ def test_a_classifier_says_what_is_wrong_with_its_files(tmp_path):
         read_manifest(tmp_path)
 
 
-def test_eyes_are_no_classifier_and_a_classifier_is_no_eyes(tmp_path):
+def test_eyes_are_no_classifier_and_a_classifier_is_no_eyes(tmp_path, monkeypatch):
     eyes = tmp_path / "eyes"
     eyes.mkdir()
     write_eyes_without_weights(eyes)
@@ -262,5 +264,10 @@ def test_eyes_are_no_classifier_and_a_classifier_is_no_eyes(tmp_path):
     with pytest.raises(ConfigError, match=wanted):
         SuccessModel(eyes)
     classifier = write_brightness_classifier(tmp_path / "classifier")
+    forbidden = PermissionError(13, "Permission denied")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", Mock(side_effect=forbidden))
+        with pytest.raises(ConfigError, match=r"Permission denied\): give the directory"):
+            read_manifest(eyes)
     with pytest.raises(ConfigError, match="is a success classifier: give it as --classifier"):
         make_policy("still", PolicySettings(eyes=str(classifier)), PolicyEnvironment())

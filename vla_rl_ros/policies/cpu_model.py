@@ -38,7 +38,7 @@ def read_json_manifest(kind: type[_ManifestT], path: Path, writer: str) -> _Mani
     try:
         return from_json(kind, json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
-        found = kind_of(path.parent)
+        found = kind_of(path.parent) if isinstance(error, FileNotFoundError) else ""
         wanted = f"{path.parent} is {found}; wanted is" if found else "give"
         raise ConfigError(
             f"{path} cannot be read ({error.strerror}): {wanted} the directory that '{writer}' "

@@ -209,7 +209,7 @@ def read_manifest(path: Path) -> PolicyManifest:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        kind = kind_of(path)
+        kind = kind_of(path) if isinstance(error, FileNotFoundError) else ""
         found = f"{path} is {kind}" if kind else "every policy needs one"
         raise ConfigError(f"cannot read {file}: {error.strerror}; {found}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
