@@ -22,6 +22,8 @@ from vla_rl_ros.learning.classifier_net import ClassifierNet, Ensemble
 from vla_rl_ros.learning.classifier_trainer import ClassifierSettings, ClassifierTrainer
 from vla_rl_ros.learning.cpu_export import export_cpu
 from vla_rl_ros.policies.cpu_model import MODEL_NAME
+from vla_rl_ros.policies.pi0.backend import SHIPPED
+from vla_rl_ros.policies.pi0.loading import load_model
 
 SETTINGS = ClassifierSettings(
     members=3, steps=6, batch=8, image_px=PX, shift_px=2, learning_rate=1e-2
@@ -64,7 +66,7 @@ def test_a_member_learns_what_one_alone_with_its_seed_learns(frames):
 
 
 def test_one_member_says_what_its_network_says(frames):
-    net = ClassifierNet(CAMERAS, PX, backbone="cnn", checkpoint=None).eval()
+    net = ClassifierNet(CAMERAS, PX).eval()
     stacks = [torch.from_numpy(stack) for stack in frames.images.values()]
     assert torch.equal(Ensemble([net])(*stacks), net(*stacks))
 
@@ -81,6 +83,24 @@ def test_the_exported_file_combines_the_members(frames, tmp_path):
     by_hand = 1.0 / (1.0 + np.exp(-logits.mean(0)))
     said = SuccessModel(tmp_path).probabilities(frames.images)
     np.testing.assert_allclose(said, by_hand, atol=1e-5)
+
+
+def test_a_frozen_tower_is_loaded_once_for_all_members_and_cameras(frames, monkeypatch):
+    loaded = []
+
+    def load(*args):
+        loaded.append(load_model(*args))
+        return loaded[-1]
+
+    monkeypatch.setattr("vla_rl_ros.policies.pi0.loading.load_model", load)
+    settings = replace(SETTINGS, backbone="pi0", image_px=64)
+    average = ClassifierTrainer(settings, frames, CAMERAS, SHIPPED).average
+    assert len(loaded) == 1
+    encoders = [encoder for member in average.members for encoder in member.encoders]
+    assert len(encoders) == 6
+    assert len({id(encoder.tower) for encoder in encoders}) == 1
+    first = [encoder.reduce[2].weight for encoder in encoders]
+    assert not any(torch.equal(first[0], other) for other in first[1:])
 
 
 def test_members_go_on_where_they_were_stopped(frames, tmp_path):

@@ -86,25 +86,24 @@ class SmallResNet(nn.Module):
 class FrozenTower(nn.Module):
     """Image tokens of a PI0 that stays as it is, averaged to a grid of 4 x 4, and a layer."""
 
-    def __init__(self, checkpoint: Path, image_px: int) -> None:
-        """Load the vision part of a checkpoint.
+    def __init__(self, model: Any, image_px: int) -> None:  # noqa: ANN401 - see load_pi0
+        """Take the vision part of a policy, which others may take as well.
 
         Args:
-            checkpoint: Directory of a PI0.
+            model: As `load_pi0` gives it.
             image_px: Side of the images it will get; a multiple of what the tower sees.
 
         Raises:
-            ConfigError: It is no PI0, or the images do not fit; names the file or the number.
+            ConfigError: The images do not fit; names the number.
         """
         super().__init__()
-        from vla_rl_ros.policies.pi0.loading import load_model, model_shape
+        from vla_rl_ros.policies.pi0.loading import model_shape
 
-        model = load_model(checkpoint, torch.device("cpu"), torch.float32)
         self._image_px = model_shape(model).image_px
         if image_px % self._image_px:
             raise ConfigError(
-                f"image_px={image_px} is no multiple of the {self._image_px} px that the tower of "
-                f"{checkpoint} sees: set it to that"
+                f"image_px={image_px} is no multiple of the {self._image_px} px that the tower "
+                "of the checkpoint sees: set it to that"
             )
         # Means over fixed boxes: the exporter does not know the adaptive ones.
         self._shrink = image_px // self._image_px
@@ -142,27 +141,39 @@ class FrozenTower(nn.Module):
         return features
 
 
+def load_pi0(checkpoint: Path) -> Any:  # noqa: ANN401 - transformers ships no types
+    """The policy whose tower every encoder of a classifier shares.
+
+    Raises:
+        ConfigError: It is no PI0; names the file.
+    """
+    from vla_rl_ros.policies.pi0.loading import load_model
+
+    return load_model(checkpoint, torch.device("cpu"), torch.float32)
+
+
 class ClassifierNet(nn.Module):
     """Images of every camera to the logit of success."""
 
     def __init__(
-        self, cameras: Sequence[str], image_px: int, *, backbone: str, checkpoint: Path | None
+        self,
+        cameras: Sequence[str],
+        image_px: int,
+        model: Any = None,  # noqa: ANN401 - see load_pi0
     ) -> None:
         """Build.
 
         Args:
             cameras: In order.
             image_px: Side of the images.
-            backbone: ``cnn`` or ``pi0``.
-            checkpoint: Of the tower; for ``pi0`` alone.
+            model: PI0 whose tower makes the features, None for convolutions.
         """
         super().__init__()
         self.cameras = tuple(cameras)
-        if backbone == "pi0":
-            assert checkpoint is not None
-            encoders: list[nn.Module] = [FrozenTower(checkpoint, image_px) for _ in cameras]
-        else:
-            encoders = [SmallResNet(image_px) for _ in cameras]
+        encoders = [
+            SmallResNet(image_px) if model is None else FrozenTower(model, image_px)
+            for _ in cameras
+        ]
         self.encoders = nn.ModuleList(encoders)
         self.head = nn.Sequential(
             nn.Linear(ENCODED_WIDTH * len(cameras), ENCODED_WIDTH),
@@ -185,13 +196,9 @@ class Ensemble(nn.Module):
     """Classifiers that learned apart; what they say together is the mean of their logits."""
 
     def __init__(self, members: Sequence[ClassifierNet]) -> None:
-        """Take them; frozen towers are equal, so one serves all of them."""
+        """Take them."""
         super().__init__()
         self.members = nn.ModuleList(members)
-        encoders = [encoder for member in members for encoder in member.encoders]
-        for encoder in encoders[1:]:
-            if isinstance(encoder, FrozenTower):
-                encoder.tower, encoder.projector = encoders[0].tower, encoders[0].projector
 
     def forward(self, *images: Tensor) -> Tensor:
         """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""

@@ -21,7 +21,7 @@ from torch.nn import functional
 from vla_rl_ros.core.config import check_bounds, param
 from vla_rl_ros.data.label_set import LabelledFrames
 from vla_rl_ros.learning.classifier_data import Variation, as_stacks, varied
-from vla_rl_ros.learning.classifier_net import ClassifierNet, Ensemble
+from vla_rl_ros.learning.classifier_net import ClassifierNet, Ensemble, load_pi0
 from vla_rl_ros.learning.trainer_file import check_same, continuing
 from vla_rl_ros.learning.training_loop import falling_rate
 
@@ -93,7 +93,7 @@ class ClassifierTrainer:
         """
         self.settings = settings
         self.step_number = 0
-        self._net = Ensemble([self._member(seed, cameras, checkpoint) for seed in self._seeds])
+        self._net = self._drawn(cameras, checkpoint)
         self._net.train()
         self.average = copy.deepcopy(self._net).eval()
         self._images = as_stacks(frames.images, cameras)
@@ -122,14 +122,17 @@ class ClassifierTrainer:
         settings = self.settings
         return [settings.seed + _MEMBER_SEEDS * number for number in range(settings.members)]
 
-    def _member(
-        self, seed: int, cameras: tuple[str, ...], checkpoint: Path | None
-    ) -> ClassifierNet:
-        settings = self.settings
-        torch.manual_seed(seed)
-        return ClassifierNet(
-            cameras, settings.image_px, backbone=settings.backbone, checkpoint=checkpoint
-        )
+    def _drawn(self, cameras: tuple[str, ...], checkpoint: Path | None) -> Ensemble:
+        model = None
+        if self.settings.backbone == "pi0":
+            assert checkpoint is not None
+            # Once for all of them, and before the seed: what loading draws changes no weight.
+            model = load_pi0(checkpoint)
+        members = []
+        for seed in self._seeds:
+            torch.manual_seed(seed)
+            members.append(ClassifierNet(cameras, self.settings.image_px, model))
+        return Ensemble(members)
 
     def step(self) -> float:
         """One gradient step of every member; returns their mean loss before it."""
