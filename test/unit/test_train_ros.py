@@ -17,6 +17,7 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.row_log import RowLog
 from vla_rl_ros.learning.rows import END
 from vla_rl_ros.learning.session_rows import session_layout
+from vla_rl_ros.tools.cli import main
 from vla_rl_ros.tools.train import add_parser
 from vla_rl_ros.tools.train_ros import graph_options, wait_for_learner
 
@@ -38,6 +39,18 @@ def test_the_command_line_decides_cell_policy_and_learner(tmp_path: Path) -> Non
     assert options.learner_settings == " ".join(("run.seed=7", *changes))
     assert options.overrides == {"vla_inference": {"execute_ticks": 3}}
     assert not options.record
+
+
+@pytest.mark.parametrize(
+    "words", [("--classifier", "runs/success"), ("--stand-in",), ("--record",)]
+)
+def test_what_the_graph_alone_has_is_refused_without_it(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", "residual", "--task", "peg", "--out", str(out), *words]) == 1
+    assert f"{words[0]} goes with --ros" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_classifier_may_judge_and_a_stand_in_may_help(tmp_path: Path) -> None:

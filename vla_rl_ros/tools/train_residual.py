@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 from vla_rl_ros.tools.train_bags import add_bag_options, run_bags
-from vla_rl_ros.tools.train_ros import add_ros_options, run_ros
+from vla_rl_ros.tools.train_ros import add_ros_options, refuse_ros_options, run_ros
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,8 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
 
 def run_residual(arguments: argparse.Namespace) -> int:
     """Run `train residual`; returns the exit code."""
+    if not arguments.ros:
+        refuse_ros_options(arguments)
     if arguments.bags:
         return run_bags(arguments)
     if arguments.ros:

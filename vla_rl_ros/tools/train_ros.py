@@ -61,6 +61,17 @@ def add_ros_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def refuse_ros_options(arguments: argparse.Namespace) -> None:
+    """Refuse, where --ros is not given, what would have no effect without it.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    for name in ("record", "stand_in", "classifier", "kill_learner"):
+        if getattr(arguments, name):
+            raise ConfigError(f"--{name.replace('_', '-')} goes with --ros")
+
+
 def run_ros(arguments: argparse.Namespace) -> int:
     """Run the training; returns the exit code."""
     from vla_rl_ros.tools.ros_audit import Audit
