@@ -25,7 +25,6 @@ _FINAL_EPISODES, _FINAL_START = 100, 1_000
 """Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _TILTING = "learner.xi_parts=1,1,1,0.4,0.4,0,0"
-OWN_EYES = "own"
 _SLOW_AVERAGE = "learner.acting_tau=0.0005"
 _RAMP = (
     "learner.xi=0.25", "schedule.rule=ramp", "schedule.xi_start=0.05",
@@ -41,8 +40,8 @@ class Case:
         task: Of the cell.
         variant: Of the scene.
         stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
-        eyes: What looks for the residual, as `--eyes`; empty for the base's own tower, `OWN_EYES`
-            for eyes that are trained on demonstrations of the case first.
+        has_eyes: Whether the residual sees by eyes that are trained on demonstrations of the case
+            first, not by the base's own tower.
         steps: Of the simulator.
         execute_ticks: From one inference to the next, 0 for the policy's pace.
         settings: Of the learner, beside those that all share.
@@ -51,7 +50,7 @@ class Case:
     task: str
     variant: str
     stop_at: int = 0
-    eyes: str = ""
+    has_eyes: bool = False
     steps: int = 20_000
     execute_ticks: int = 4
     settings: tuple[str, ...] = (_TRANSLATION_ONLY,)
@@ -59,8 +58,7 @@ class Case:
     def door(self, out: Path) -> list[str]:
         """Options that training and evaluation share."""
         base = ["--base-checkpoint", str(_base(out, self.stop_at))] if self.stop_at else []
-        named = str(_eyes(out, self)) if self.eyes == OWN_EYES else self.eyes
-        eyes = ["--eyes", named] if named else []
+        eyes = ["--eyes", str(_eyes(out, self))] if self.has_eyes else []
         return [
             "--task", self.task, "--variant", self.variant, *base, *eyes,
             "--execute-ticks", str(self.execute_ticks),
@@ -75,7 +73,7 @@ CASES = {
     "hard": Case(
         "peg",
         "peg_hard",
-        eyes=OWN_EYES,
+        has_eyes=True,
         steps=24_000,
         execute_ticks=0,
         settings=(_TILTING, _SLOW_AVERAGE, "learner.offline_part=0.1"),
@@ -85,7 +83,7 @@ CASES = {
         "lift",
         "default",
         stop_at=1300,
-        eyes="shipped",
+        has_eyes=True,
         steps=36_000,
         execute_ticks=0,
         settings=(_TRANSLATION_ONLY, _SLOW_AVERAGE),
@@ -164,7 +162,7 @@ def _play(name: str, out: Path) -> None:
              "--episodes", "300", "--steps", "6000", "--relays", "0",
              "--stop-at", str(case.stop_at)]
         )  # fmt: skip
-    if case.eyes == OWN_EYES and not (_eyes(out, case) / "eyes.json").exists():
+    if case.has_eyes and not (_eyes(out, case) / "eyes.json").exists():
         command(
             ["train", "eyes", "--simulate", case.task, "--variant", case.variant,
              "--out", str(_eyes(out, case))]
