@@ -85,16 +85,21 @@ def fast_switching():
 @pytest.mark.usefixtures("fast_switching")
 def test_no_torn_state_under_a_busy_writer(model, path):
     writer, data = SnapshotWriter(path, model), mujoco.MjData(model)
-    writer.write(data)
     is_done = threading.Event()
+
+    def write(value: float) -> None:
+        data.qpos[:] = value
+        data.mocap_pos[:] = value
+        writer.write(data)
 
     def write_for_ever() -> None:
         value = 0.0
         while not is_done.is_set():
             value += 1.0
-            data.qpos[:] = value
-            data.mocap_pos[:] = value
-            writer.write(data)
+            write(value)
+
+    # A reader may come before the thread's first turn.
+    write(0.0)
 
     thread = threading.Thread(target=write_for_ever)
     thread.start()
