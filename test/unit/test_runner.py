@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from waiting import until
 
 from vla_rl_ros.tools.child import Command, RespawnBudget
 from vla_rl_ros.tools.runner import read_plan, write_plan
-from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
 
 # Notes its start and, on SIGINT, its end; `stubborn` ignores every polite request, `slow` takes
 # longer than others have after the last one.
@@ -275,23 +273,3 @@ def test_a_plan_survives_the_file(tmp_path: Path) -> None:
     commands = [Command(name="arm", argv=("a", "b"), critical=True, stop_stage=3, nice=5)]
     write_plan(tmp_path / "plan.json", commands, tmp_path)
     assert read_plan(tmp_path / "plan.json") == (commands, tmp_path)
-
-
-def test_only_segments_whose_owner_is_dead_are_removed(tmp_path: Path) -> None:
-    for name in ("fastdds_dead", "fastdds_alive", "fastdds_foreign"):
-        for suffix in ("", "_el"):
-            (tmp_path / f"{name}{suffix}").touch()
-    with (tmp_path / "fastdds_alive_el").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert remove_dead(["fastdds_dead", "fastdds_alive"], tmp_path) == ["fastdds_dead"]
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == [
-        "fastdds_alive",
-        "fastdds_alive_el",
-        "fastdds_foreign",
-        "fastdds_foreign_el",
-    ]
-
-
-def test_processes_that_are_gone_have_no_segments() -> None:
-    assert mapped_segments([2**22 + 1, os.getpid()]) is not None

@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vla_rl_ros.tools.child import Child, Command, die_with_parent
-from vla_rl_ros.tools.shared_memory import mapped_segments, remove_dead
+from vla_rl_ros.tools.shared_memory import DeadPorts, mapped_segments, remove_dead
 
 START_TIMEOUT_S = 30.0
-SEGMENT_AGE_S = 5.0
+SEGMENT_AGE_S = 20.0
+"""Age at which a process has opened what it will, on a busy machine too."""
 STOP_DEADLINE_S = 4.0
 """After it everybody is killed who has nothing to save; without those it takes less than 5 s."""
 TERM_DEADLINE_S = 3.7
@@ -59,8 +60,8 @@ class Runner:
             log_path = log_dir / f"{command.name}.log"
             log_path.write_bytes(b"")
             self._children.append(Child(command, log_path, environment))
-        self._segments: set[str] = set()
-        self._noted: set[int] = set()
+        self._segments: dict[str, set[str]] = {command.name: set() for command in commands}
+        self._dead_ports = DeadPorts()
         self._left: list[Child] = []
         self._is_failed = False
 
@@ -142,9 +143,16 @@ class Runner:
             self._fail(child, f"died again and again, last with code {code}")
         else:
             self._say(f"{child.command.name} ended with code {code} and is started again")
+            self._bury(child)
             child.start(now_s)
             return True
         return False
+
+    def _bury(self, child: Child) -> None:
+        """Keep a new process off the ports of the dead one, and give back its memory."""
+        names = self._segments[child.command.name]
+        self._dead_ports.keep(names)
+        remove_dead(name for name in names if "_port" not in name)
 
     def _fail(self, child: Child, sentence: str) -> None:
         self._is_failed = True
@@ -152,15 +160,14 @@ class Runner:
         self._say("\n    ".join([*lines, *child.last_lines()]))
 
     def _note_segments(self, now_s: float) -> None:
-        """Remember once per process which shared memory it uses, in case it is killed later."""
+        """Remember which shared memory young processes use, in case they are killed later."""
         for child in self._children:
-            if child.pid not in self._noted and now_s - child.started_s > SEGMENT_AGE_S:
-                self._noted.add(child.pid)
-                self._segments |= mapped_segments([child.pid])
+            if now_s - child.started_s <= SEGMENT_AGE_S:
+                self._segments[child.command.name] |= mapped_segments([child.pid])
 
     def _stop(self) -> None:
         begin_s = time.monotonic()
-        self._segments |= mapped_segments(child.pid for child in self._children if child.is_alive)
+        living = mapped_segments(child.pid for child in self._children if child.is_alive)
         stages = sorted({child.command.stop_stage for child in self._children})
         for stage in stages:
             members = [c for c in self._children if c.command.stop_stage == stage]
@@ -173,7 +180,8 @@ class Runner:
             child.send(signal.SIGTERM)
         self._kill_late(begin_s + STOP_DEADLINE_S)
         self._echo()
-        remove_dead(self._segments)
+        self._dead_ports.release()
+        remove_dead(living.union(*self._segments.values()))
         self._report(time.monotonic() - begin_s)
 
     def _kill_late(self, deadline_s: float) -> None:
