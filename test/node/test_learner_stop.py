@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,26 +61,71 @@ def test_an_episode_that_runs_is_left_to_the_next_learner_which_stores_all_of_it
     assert len(bench.stored()) == 21 + 13
 
 
-def test_a_learner_on_a_starved_machine_ends_its_step_and_saves(bench, monkeypatch) -> None:
-    # A step that takes longer than what is left to others.
-    is_in_step, may_go_on = threading.Event(), threading.Event()
-    update = OnlineRun.update
+class StarvedStep:
+    """A gradient step that lasts until it may end, as on a machine that is busy elsewhere."""
 
-    def slow(run: OnlineRun) -> bool:
-        is_in_step.set()
-        assert may_go_on.wait(20.0)
-        return update(run)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+        update = OnlineRun.update
 
+        def slow(run: OnlineRun) -> bool:
+            self.has_begun.set()
+            assert self.may_end.wait(20.0)
+            return update(run)
+
+        monkeypatch.setattr(OnlineRun, "update", slow)
+
+    def ends_in(self, delay_s: float) -> threading.Timer:
+        later = threading.Timer(delay_s, self.may_end.set)
+        later.start()
+        return later
+
+
+def starve(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> StarvedStep:
+    """Have a learner that does not end its step and has heard the end of its second episode."""
     bench.start()
     begin(bench)
-    monkeypatch.setattr(OnlineRun, "update", slow)
-    assert bench.until(is_in_step.is_set)
+    step = StarvedStep(monkeypatch)
+    assert bench.until(step.has_begun.is_set)
     bench.session.verdict(success=True)
-    later = threading.Timer(3.5, may_go_on.set)
-    later.start()
+    return step
+
+
+def test_a_learner_on_a_starved_machine_ends_its_step_and_saves(bench, monkeypatch) -> None:
+    # A step that takes longer than what is left to others.
+    later = starve(bench, monkeypatch).ends_in(3.5)
     bench.stop()
     later.join()
     assert len(bench.stored()) == 21 + 9
+
+
+def test_a_deactivated_learner_saves_without_its_executor_waiting_for_it(
+    bench, monkeypatch
+) -> None:
+    step = starve(bench, monkeypatch)
+    begin_s = time.monotonic()
+    bench.node.trigger_deactivate()
+    assert time.monotonic() - begin_s < 5.0
+    # Two that learn in one directory would spoil it.
+    bench.node.trigger_activate()
+    assert not bench.node.is_running
+    step.ends_in(0.5).join()
+    # The end of the process waits for what deactivating has left to the thread.
+    bench.stop()
+    assert len(bench.stored()) == 21 + 9
+
+
+def test_a_learner_that_has_saved_can_be_activated_again(bench, monkeypatch) -> None:
+    step = starve(bench, monkeypatch)
+    bench.node.trigger_deactivate()
+    step.may_end.set()
+
+    def is_active_again() -> bool:
+        bench.node.trigger_activate()
+        return bench.node.is_running
+
+    assert bench.until(is_active_again)
+    assert bench.until(lambda: bench.latest("episodes") == 2.0)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from vla_rl_ros.core.errors import BagError
@@ -12,14 +12,20 @@ from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX
 from vla_rl_ros.data.recover import WORKING_SUFFIX
 
 
-def find_bags(paths: Iterable[Path]) -> list[Path]:
+def find_bags(
+    paths: Iterable[Path], left_out: Callable[[BagError], object] | None = None
+) -> list[Path]:
     """Bags in the order in which they were named, those of a folder by name, each one once.
 
-    A folder with an MCAP file is a bag, and nothing below it is another; where it holds several,
-    each file is one. A bag that was cut off is found by the name that it would have.
+    A folder with an MCAP file is a bag; where it holds several, each file is one. Below a bag
+    nothing is another, unless it is one itself that lies beside a stray file: those with a
+    metadata.yaml, or cut off before they had one, are. A bag that was cut off is found by the
+    name that it would have.
 
     Args:
         paths: Bags, their files, or folders with bags at any depth; links are followed.
+        left_out: Told of a folder below that cannot be looked into, which is then passed over;
+            without it that ends the search.
 
     Returns:
         Folders, or files where these were named or lie side by side.

@@ -81,11 +81,16 @@ class LearnerWorker:
         self._thread = threading.Thread(target=self._loop, name="learner", daemon=True)
         self._thread.start()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the thread is gone, and with it all it had open."""
+        return not self._thread.is_alive()
+
     def stop(self, timeout_s: float) -> bool:
-        """Save and end; returns whether that was done in time."""
+        """Save and end; returns whether that was done in time. It goes on where it was not."""
         self._stopping.set()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return self.has_ended
 
     def _loop(self) -> None:
         try:

@@ -22,7 +22,6 @@ import yaml
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.graph_options import GraphOptions
 from vla_rl_ros.ros.processes import (
-    LEARNER_SAVE_S,
     ProcessSpec,
     build_graph,
     graph_environment,
@@ -33,7 +32,8 @@ from vla_rl_ros.tools.child import Command
 from vla_rl_ros.tools.runner import Runner, write_plan
 
 _PREFIX = "vla_rl_ros"
-STOP_TIMEOUT_S = 8.0 + LEARNER_SAVE_S
+STOP_TIMEOUT_S = 8.0
+"""Patience with a runner, beside what its processes may need to save."""
 
 
 class GraphEndedError(VlaRlError, RuntimeError):
@@ -48,9 +48,24 @@ class RunningGraph:
         run_dir: Where simulator, cameras and `sim_cell` meet.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], log_dir: Path, run_dir: Path) -> None:
-        """Take over the runner's process."""
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        log_dir: Path,
+        run_dir: Path,
+        *,
+        save_s: float = 0.0,
+    ) -> None:
+        """Take over the runner's process.
+
+        Args:
+            process: The runner.
+            log_dir: As the attribute.
+            run_dir: As the attribute.
+            save_s: The longest that one of its processes may take to save when it is stopped.
+        """
         self._process = process
+        self._stop_timeout_s = STOP_TIMEOUT_S + save_s
         self.log_dir = log_dir
         self.run_dir = run_dir
 
@@ -88,7 +103,7 @@ class RunningGraph:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
-            return self._process.wait(STOP_TIMEOUT_S)
+            return self._process.wait(self._stop_timeout_s)
         except subprocess.TimeoutExpired:
             # Its children are told to end by the kernel when it is gone.
             self._process.kill()
@@ -126,7 +141,8 @@ def run_graph(options: GraphOptions) -> Iterator[RunningGraph]:
                 env=environment,
                 start_new_session=True,
             )
-        graph = RunningGraph(process, log_dir, run_dir)
+        save_s = max((command.save_s for command in commands), default=0.0)
+        graph = RunningGraph(process, log_dir, run_dir, save_s=save_s)
         try:
             yield graph
         finally:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from std_msgs.msg import UInt8MultiArray
 
+from vla_rl_ros.core.errors import ReplayError
 from vla_rl_ros.ros.channels import encode_channels
 from vla_rl_ros.ros.clocks import steady_clock
 from vla_rl_ros.ros.diagnostics import Level
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vla_rl_ros.ros.learner_worker import LearnerWorker
 
 _OUTCOME = "episode/outcome"
+_STOP_S = 3.0
+"""How long a stop keeps the executor from everything else; saving goes on without it."""
 
 
 class LearnerNode(ManagedNode[LearnerNodeConfig]):
@@ -53,7 +56,13 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
         self._metrics = self._endpoints.publisher("learner/metrics")
 
     def start(self) -> None:
-        """Begin to listen and to learn."""
+        """Begin to listen and to learn.
+
+        Raises:
+            ReplayError: What was stopped before is still being saved in the same directory.
+        """
+        if self._worker is not None and not self._worker.has_ended:
+            raise ReplayError("the learner still saves what it has; activate it again in a moment")
         from vla_rl_ros.ros.learner_worker import LearnerWorker, Outlets
         from vla_rl_ros.ros.session_decoder import (
             EXECUTED,
@@ -85,14 +94,16 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
         self.diag.level(Level.OK, "waiting for the first tick")
 
     def stop(self, reason: str) -> None:
-        """Save and end the thread."""
-        worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop(LEARNER_SAVE_S):
-            # Then it still takes messages; the process ends and with it both.
-            self.get_logger().warning("the learner's thread does not end; its last save holds")
+        """Save and end the thread, which may take longer than this waits."""
+        if self._worker is not None and not self._worker.stop(_STOP_S):
+            self.get_logger().warning("the learner ends its step and saves")
 
     def teardown(self) -> None:
-        """Leave the topics."""
+        """Leave the topics, from which the thread takes what has ended until it has saved."""
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(LEARNER_SAVE_S - _STOP_S):
+            # Then it still takes messages; the process ends and with it both.
+            self.get_logger().warning("the learner's thread does not end; its last save holds")
         self._endpoints.destroy()
         self._sampler.destroy()
 
