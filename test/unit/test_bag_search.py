@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,41 @@ def test_files_side_by_side_are_a_bag_each(tmp_path: Path) -> None:
     folder = bag_at(tmp_path / "copied", "b.mcap", "a.mcap")
     assert find_bags([tmp_path]) == [folder / "a.mcap", folder / "b.mcap"]
     assert find_bags([folder / "b.mcap"]) == [folder / "b.mcap"]
+
+
+def test_a_file_that_lies_beside_bags_hides_none_of_them(tmp_path: Path) -> None:
+    first, second = bag_at(tmp_path / "out/bags/e1"), bag_at(tmp_path / "out/bags/deep/e2")
+    stray = tmp_path / "out/bags/copy.mcap"
+    stray.touch()
+    assert find_bags([tmp_path]) == [stray, second, first]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_told_of_and_the_others_are_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_bag(tmp_path / "b", 10)
+    (tmp_path / "a").mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if Path(path) == tmp_path / "a":
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    told: list[BagError] = []
+    assert find_bags([tmp_path], told.append) == [tmp_path / "b"]
+    assert [str(each) for each in told] == [
+        f"{tmp_path}/a cannot be looked into: Permission denied"
+    ]
+    # What was named itself, and where nobody can be told, is an error.
+    for paths, hear in (([tmp_path / "a"], told.append), ([tmp_path], None)):
+        with pytest.raises(BagError, match="cannot be looked into"):
+            find_bags(paths, hear)
+    assert main(["bag", "info", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "a cannot be looked into" in said.err
+    assert f"{tmp_path}/b\n" in said.out
 
 
 def test_a_bag_named_by_its_folder_and_by_its_file_is_one(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX
+from vla_rl_ros.data.metadata import METADATA_FILE
 from vla_rl_ros.data.recover import WORKING_SUFFIX
 
 
@@ -17,10 +18,9 @@ def find_bags(
 ) -> list[Path]:
     """Bags in the order in which they were named, those of a folder by name, each one once.
 
-    A folder with an MCAP file is a bag; where it holds several, each file is one. Below a bag
-    nothing is another, unless it is one itself that lies beside a stray file: those with a
-    metadata.yaml, or cut off before they had one, are. A bag that was cut off is found by the
-    name that it would have.
+    A folder with metadata.yaml, with MCAP files of its own name or with one alone is a bag, and
+    nothing below it is another. Any other MCAP file is one itself, whatever lies beside it. A bag
+    that was cut off is found by the name that it would have.
 
     Args:
         paths: Bags, their files, or folders with bags at any depth; links are followed.
@@ -35,7 +35,7 @@ def find_bags(
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        bags = list(_bags_in(_existing(path)))
+        bags = list(_bags_in(_existing(path), left_out))
         if not bags:
             raise BagError(f"no bag in {path} or a folder below it: none holds a file *.mcap")
         for bag in bags:
@@ -53,21 +53,33 @@ def _existing(path: Path) -> Path:
     raise BagError(f"{path}: there is no such file or folder")
 
 
-def _bags_in(path: Path) -> Iterator[Path]:
+def _bags_in(path: Path, left_out: Callable[[BagError], object] | None) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
+
+    def pass_over(error: OSError) -> None:
+        refusal = BagError(f"{error.filename} cannot be looked into: {error.strerror}")
+        if left_out is None or Path(error.filename) == path:
+            raise refusal from error
+        left_out(refusal)
+
     # Links may lead back to where the search comes from.
     visited: set[Path] = set()
-    for name, below, files in os.walk(path, followlinks=True, onerror=_refuse):
+    for name, below, files in os.walk(path, followlinks=True, onerror=pass_over):
         folder = Path(name)
         recordings = sorted(file for file in files if file.endswith(".mcap"))
-        if recordings:
-            yield from [folder] if len(recordings) == 1 else map(folder.joinpath, recordings)
-        is_last = bool(recordings) or folder.resolve() in visited
+        is_bag = bool(recordings) and (not below or _are_own(folder, files, recordings))
+        if is_bag and len(recordings) == 1:
+            yield folder
+        else:
+            yield from map(folder.joinpath, recordings)
+        is_last = is_bag or folder.resolve() in visited
         visited.add(folder.resolve())
         below[:] = [] if is_last else sorted(n for n in below if not n.endswith(WORKING_SUFFIX))
 
 
-def _refuse(error: OSError) -> None:
-    raise BagError(f"{error.filename}: {error.strerror}") from error
+def _are_own(folder: Path, files: Iterable[str], recordings: Iterable[str]) -> bool:
+    """Whether recordings are the folder's, and do not just lie beside others."""
+    own = f"{folder.resolve().name.removesuffix(PARTIAL_SUFFIX)}_"
+    return METADATA_FILE in files or all(name.startswith(own) for name in recordings)

@@ -112,13 +112,16 @@ def _recover(arguments: argparse.Namespace) -> int:
 
 
 def _for_each(paths: Sequence[Path], show: Callable[[Path], bool]) -> int:
+    left_out: list[BagError] = []
     try:
-        bags = find_bags(paths)
+        bags = find_bags(paths, left_out.append)
     except BagError as error:
         print(error, file=sys.stderr)
         return 1
+    for refusal in left_out:
+        print(refusal, file=sys.stderr)
     results = [_attempt(bag, show) for bag in bags]
-    return 0 if all(results) else 1
+    return 0 if all(results) and not left_out else 1
 
 
 def _attempt(path: Path, show: Callable[[Path], bool]) -> bool:

@@ -57,7 +57,7 @@ def recorded_or_simulated(
     from vla_rl_ros.data.bag_search import find_bags
 
     yield from recorded(
-        find_bags(arguments.bags),
+        find_bags(arguments.bags, left_out.tell),
         arguments.cameras,
         left_out,
         task=arguments.task,

@@ -145,7 +145,7 @@ def _recorded(arguments: argparse.Namespace, left_out: LeftOut) -> Iterator[Show
     from vla_rl_ros.data.bag_search import find_bags
     from vla_rl_ros.learning.eyes_episodes import shown_by
 
-    bags = tqdm(find_bags(arguments.bags), desc="bags", unit="bag")
+    bags = tqdm(find_bags(arguments.bags, left_out.tell), desc="bags", unit="bag")
     for frames in recorded(bags, arguments.cameras, left_out, task=arguments.task):
         episode = None
         with left_out.noting():
