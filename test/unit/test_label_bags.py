@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,35 @@ def test_bad_bags_are_named_left_out_and_counted(tmp_path, capsys):
     assert LabelSet(out).episodes == {"b_good"}
     for name in ("a_without_truth", "c_damaged", "d_overwritten"):
         assert any("left out" in line and name in line for line in said.err.splitlines())
+
+
+def test_bags_that_give_no_episode_are_an_error_that_says_so(tmp_path, capsys):
+    bags, out = tmp_path / "bags", tmp_path / "labels"
+    record(bags / "one", has_truth=False)
+    assert main(["label", str(bags), "--task", "pge", "--out", str(out)]) == 1
+    assert "no bag gave an episode of 'pge': name other bags" in capsys.readouterr().err
+    assert not out.exists()
+    assert main(["label", str(bags), "--from-truth", "--out", str(out)]) == 1
+    assert "no bag gave an episode; 1 left out, see above" in capsys.readouterr().err
+
+
+def test_without_bags_there_must_be_a_set_to_look_through(tmp_path, capsys):
+    assert main(["label", "--out", str(tmp_path / "labels")]) == 1
+    assert "labels is no label set yet: name bags" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--labels", "--held-out"])
+def test_a_training_without_labels_names_the_option_before_anything_slow(
+    tmp_path, capsys, monkeypatch, option
+):
+    LabelSet(tmp_path / "labels", "lift", CAMERAS)
+    # Whoever imports it now, fails.
+    monkeypatch.setitem(sys.modules, "vla_rl_ros.learning.classifier_training", None)
+    given = {"--labels": tmp_path / "labels", "--out": tmp_path / "out", option: tmp_path / "no"}
+    words = [str(word) for pair in given.items() for word in pair]
+    assert main(["train", "classifier", *words]) == 1
+    said = capsys.readouterr().err
+    assert f"{option} {tmp_path}/no is no label set: make one with 'vla-rl-ros label" in said
 
 
 @pytest.fixture(scope="module")

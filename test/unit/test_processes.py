@@ -339,7 +339,19 @@ def test_eyes_of_the_simulated_cell_never_look_at_a_real_arm(tmp_path: Path, sou
         graph(backend=Backend.REAL, eyes=str(tmp_path))
 
 
-def test_eyes_reach_the_policy_and_no_other_node() -> None:
+def test_eyes_that_are_none_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--eyes='.*nothing' is no directory.*'train eyes'"):
+        graph(eyes=str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match=r"--eyes='.*' has neither eyes.json"):
+        graph(eyes=str(tmp_path))
+
+
+def test_eyes_reach_the_policy_and_no_other_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "towers/a").mkdir(parents=True)
+    (tmp_path / "towers/a/policy.json").touch()
     specs = {spec.name: spec for spec in graph(eyes="towers/a")}
     found = {
         node

@@ -37,11 +37,21 @@ def test_a_task_names_environment_and_base(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "meant"), [("shipped", "shipped"), ("towers/a", str(Path.cwd() / "towers/a"))]
+    ("named", "meant"), [("shipped", "shipped"), ("towers/a", "{here}/towers/a")]
 )
-def test_eyes_mean_the_same_in_every_directory(named: str, meant: str) -> None:
+def test_eyes_mean_the_same_in_every_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "towers/a").mkdir(parents=True)
+    (tmp_path / "towers/a/policy.json").touch()
     settings = _settings("--task", "peg", "--eyes", named)
-    assert json.loads(settings.env_arguments)["eyes"] == meant
+    assert json.loads(settings.env_arguments)["eyes"] == meant.format(here=tmp_path)
+
+
+def test_eyes_that_are_none_are_refused_by_the_name_of_the_option(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--eyes='.*nothing' is no directory"):
+        _settings("--task", "peg", "--eyes", str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,11 @@ class LabelledFrames:
         )
 
 
+def is_label_set(directory: Path) -> bool:
+    """Whether there is one, of whatever task."""
+    return (directory / _HEADER).is_file()
+
+
 class LabelSet:
     """One directory of labelled frames.
 

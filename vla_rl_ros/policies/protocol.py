@@ -238,24 +238,13 @@ def make_policy(
 
 def _with_eyes(policy: ChunkPolicy, settings: PolicySettings) -> ChunkPolicy:
     # All of them import this module.
-    from vla_rl_ros.policies.directory_kinds import kind_of
     from vla_rl_ros.policies.eyes import SeeingPolicy
-    from vla_rl_ros.policies.goal_eyes import CHECKPOINT_NAME, GoalEyes, are_goal_eyes
-    from vla_rl_ros.policies.manifest import MANIFEST_NAME
+    from vla_rl_ros.policies.eyes_directory import check_eyes
+    from vla_rl_ros.policies.goal_eyes import GoalEyes, are_goal_eyes
     from vla_rl_ros.policies.pi0 import make_eyes
 
+    check_eyes(settings.eyes, "settings.eyes")
     directory = Path(settings.eyes).expanduser()
-    is_shipped = settings.eyes == SHIPPED_EYES
-    if not is_shipped and are_goal_eyes(directory):
+    if settings.eyes != SHIPPED_EYES and are_goal_eyes(directory):
         return SeeingPolicy(policy, GoalEyes(directory, settings.num_threads))
-    if is_shipped or (directory / MANIFEST_NAME).is_file():
-        return SeeingPolicy(policy, make_eyes(settings))
-    if not directory.is_dir():
-        problem = f"is no directory, nor '{SHIPPED_EYES}'"
-    elif kind := kind_of(directory):
-        problem = f"is {kind}; eyes are what 'train eyes' wrote, or a PI0"
-    elif (directory / CHECKPOINT_NAME).is_file():
-        problem = "has no eyes.json, 'train eyes' has not finished: give its command again"
-    else:
-        problem = f"has neither eyes.json, of 'train eyes', nor {MANIFEST_NAME}, of a PI0"
-    raise ConfigError(f"settings.eyes='{settings.eyes}' {problem}")
+    return SeeingPolicy(policy, make_eyes(settings))

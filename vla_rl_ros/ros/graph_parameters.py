@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.eyes_directory import check_eyes
 from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import SHIPPED_EYES, absolute_eyes
 from vla_rl_ros.ros.graph import CAMERAS
@@ -77,14 +78,14 @@ def _refuse_simulated_weights(vla: Mapping[str, ParamValue]) -> None:
     eyes = str(vla.get("settings.eyes", ""))
     if eyes == SHIPPED_EYES:
         raise ConfigError(
-            f"settings.eyes='{SHIPPED_EYES}' means a tower that has seen the simulated cell only: "
-            "name a checkpoint that was trained on real images"
+            f"--eyes or settings.eyes='{SHIPPED_EYES}' means a tower that has seen the simulated "
+            "cell only: name a checkpoint that was trained on real images"
         )
     directory = Path(eyes).expanduser()
     if eyes and are_goal_eyes(directory) and read_manifest(directory).source == "simulator":
         raise ConfigError(
-            f"settings.eyes='{eyes}' learned from the simulated cell: train eyes on recordings of "
-            "the arm"
+            f"--eyes or settings.eyes='{eyes}' learned from the simulated cell: train eyes on "
+            "recordings of the arm"
         )
 
 
@@ -113,6 +114,8 @@ def share_parameters(given: Parameters) -> Parameters:
 
 def _pinned_parameters(options: GraphOptions) -> Parameters:
     """What the command line decides and no site file may change: the arm, a chosen policy."""
+    # At once: its node would say so when the processes have started, and be asked for two minutes.
+    check_eyes(options.eyes, "--eyes")
     vla = _given(
         {
             "policy": options.policy,

@@ -19,7 +19,7 @@ import numpy as np
 
 from vla_rl_ros.core.errors import BagError, ConfigError
 from vla_rl_ros.data.label_rules import Label, LabelRules, labels_of, pick
-from vla_rl_ros.data.label_set import LabelSet
+from vla_rl_ros.data.label_set import LabelSet, is_label_set
 from vla_rl_ros.data.label_time import LabelTime, note, noted
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.tools.label_source import LeftOut, recorded_or_simulated
@@ -100,6 +100,11 @@ def run_label(arguments: argparse.Namespace) -> int:
     """Run `label`; returns the exit code."""
     if arguments.simulate and arguments.bags:
         raise ConfigError("--simulate makes its own episodes: leave the bags out")
+    if not (arguments.simulate or arguments.bags or is_label_set(arguments.out)):
+        raise ConfigError(
+            f"--out {arguments.out} is no label set yet: name bags to take frames of, or a task "
+            "with --simulate"
+        )
     left_out = LeftOut()
     labels = (
         _collect(arguments, left_out)
@@ -183,9 +188,20 @@ def _collect(arguments: argparse.Namespace, left_out: LeftOut) -> LabelSet:
                 left_out.tell(error)
             bar.update()
             bar.set_postfix(labels.counts(), refresh=False)
-    if labels is None:
-        return LabelSet(arguments.out)
+    if labels is None and is_label_set(arguments.out):
+        labels = LabelSet(arguments.out)
+    if labels is None or not labels.episodes:
+        raise BagError(_no_episode(arguments.task, left_out.count))
     return labels
+
+
+def _no_episode(task: str, num_left_out: int) -> str:
+    """Why nothing was labelled."""
+    of_task = f" of '{task}'" if task else ""
+    told = f"no bag gave an episode{of_task}"
+    if num_left_out:
+        told += f"; {num_left_out} left out, see above"
+    return f"{told}: name other bags" + (", or leave --task out" if task else "")
 
 
 def add_episode(

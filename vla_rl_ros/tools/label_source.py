@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.core.teleop_config import BUTTONS
-from vla_rl_ros.data.label_set import LabelSet
+from vla_rl_ros.data.label_set import LabelSet, is_label_set
 from vla_rl_ros.ros.graph import CAMERAS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def recorded_or_simulated(
     arguments: argparse.Namespace, left_out: LeftOut
 ) -> Iterator[EpisodeFrames]:
     """Frames of the episodes that the arguments of `label` name, without those the set has."""
-    known = LabelSet(arguments.out).episodes if (arguments.out / "label_set.json").exists() else ()
+    known = LabelSet(arguments.out).episodes if is_label_set(arguments.out) else ()
     if arguments.simulate:
         yield from _simulated(arguments, set(known))
         return

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.eyes_directory import check_eyes
 from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import absolute_eyes
 from vla_rl_ros.sim.offscreen import use_offscreen_rendering
@@ -80,6 +81,7 @@ def task_door_settings(arguments: argparse.Namespace, *, seed: int) -> DoorSetti
     """
     if arguments.task is None:
         raise ConfigError("--task is missing: lift, peg or button")
+    check_eyes(arguments.eyes, "--eyes")
     use_offscreen_rendering()
     from vla_rl_ros.learning.gym_door import DoorSettings
     from vla_rl_ros.learning.vla_env import BASE_ID, ENV_ID

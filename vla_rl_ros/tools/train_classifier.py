@@ -11,6 +11,7 @@ from typing import Any
 
 from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.data.label_set import LabelSet, is_label_set
 
 
 def add_classifier_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -64,9 +65,14 @@ def add_classifier_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse k
 
 def run_classifier(arguments: argparse.Namespace) -> int:
     """Run `train classifier`; returns the exit code."""
+    # What is wrong is told before torch is loaded.
+    labels = _label_set(arguments.labels, "--labels")
+    held_out = None
+    if arguments.held_out is not None:
+        held_out = _label_set(arguments.held_out, "--held-out")
+    checks = _checks(arguments.check)
     from tqdm import tqdm
 
-    from vla_rl_ros.data.label_set import LabelSet
     from vla_rl_ros.learning.classifier_report import write_figures
     from vla_rl_ros.learning.classifier_trainer import ClassifierSettings
     from vla_rl_ros.learning.classifier_training import train
@@ -86,7 +92,6 @@ def run_classifier(arguments: argparse.Namespace) -> int:
         "classifier",
         arguments.set,
     )
-    held_out = None if arguments.held_out is None else LabelSet(arguments.held_out)
     out: Path = arguments.out
     print(f"[train] classifier, report and snapshot in {out.resolve()}", file=sys.stderr)
     with tqdm(total=settings.steps, desc="train", unit="step", mininterval=0.5) as bar:
@@ -97,12 +102,12 @@ def run_classifier(arguments: argparse.Namespace) -> int:
 
         figures, judged = train(
             out,
-            LabelSet(arguments.labels),
+            labels,
             settings,
             name=arguments.name,
             held_out=held_out,
             checkpoint=_checkpoint(arguments),
-            checks=_checks(arguments.check),
+            checks=checks,
             command=_command(arguments),
             tell=tell,
         )
@@ -110,6 +115,15 @@ def run_classifier(arguments: argparse.Namespace) -> int:
     (out / "report.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(figures), flush=True)
     return 0
+
+
+def _label_set(directory: Path, option: str) -> LabelSet:
+    if not is_label_set(directory):
+        raise ConfigError(
+            f"{option} {directory} is no label set: make one with 'vla-rl-ros label BAG --out "
+            f"{directory}'"
+        )
+    return LabelSet(directory)
 
 
 def _checkpoint(arguments: argparse.Namespace) -> Path | None:
