@@ -7,7 +7,8 @@ Per task: label episodes of the fast simulator (at most 200 frames of success, 1
 train, label more of them with the frames first that this classifier gets wrong, train again,
 measure on held-out episodes, then let the classifier decide 100 episodes of the policy and 100
 failures as the supervisor would. Every step is a command of the product or goes on where it was
-stopped; finished ones are not repeated. `--report` prints the tables of what is there.
+stopped; finished ones are not repeated. Results of another protocol are refused.
+`--report` prints the tables of what is there.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from reward_judge import MIN_HOLD_S, Judge
+from reward_tables import Verdict, read_verdicts, report
 
 if TYPE_CHECKING:
-    from vla_rl_ros.core.types import FloatArray, ImageArray
     from vla_rl_ros.learning.classifier_episodes import EpisodeMaker
     from vla_rl_ros.learning.classifier_model import SuccessModel
 
 TASKS = ("lift", "peg", "button")
+PROTOCOL = 2
+"""Of the steps in `run_task`; whoever changes what they do counts it up."""
+PROTOCOL_FILE = "protocol.json"
 TRAINING_SEED, HARD_SEED = 0, 1_000
 HELD_OUT_SEED = {"lift": 72_000, "peg": 76_000, "button": 72_000}
 VERDICT_SEED = {"lift": 82_000, "peg": 92_000, "button": 82_000}
@@ -44,48 +48,6 @@ CHECKS = {
 VARIANTS = {"peg": ("default", "peg_friction_tight")}
 """Held by friction the peg slides up in the hand: another picture of failure, and half of the
 policy's episodes fail there."""
-MIN_HOLD_S = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """How the classifier decided an episode, and what was true.
-
-    Attributes:
-        variant: Of the scene.
-        kind: Of the episode.
-        seed: Of it.
-        said: Whether the classifier ended it as a success.
-        is_true: Whether it was one when it ended.
-        ever_true: Whether it ever was for 0.2 s.
-        ticks: How long it took.
-        late_s: From the first moment of a success to the verdict, None where there was none.
-        wrong_frames: Frames judged wrongly, of all, also those at the edge of success.
-        frames: Of the episode.
-        false_frames: Frames of failure that were taken for success.
-    """
-
-    variant: str
-    kind: str
-    seed: int
-    said: bool
-    is_true: bool
-    ever_true: bool
-    ticks: int
-    late_s: float | None
-    wrong_frames: int
-    frames: int
-    false_frames: int
-
-    @property
-    def agrees(self) -> bool:
-        """Whether verdict and truth are the same."""
-        return self.is_true if self.said else not self.ever_true
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether it was none: never for 0.2 s, and not when the verdict cut it short either."""
-        return not self.ever_true and not (self.said and self.is_true)
 
 
 def main() -> int:
@@ -96,11 +58,61 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=800, help="of the last training")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
-    for task in arguments.only:
-        if not arguments.report:
-            run_task(task, arguments.out / task, arguments.steps)
-    print(report(arguments.out))
+    tasks = [] if arguments.report else arguments.only
+    # Before the first one takes its time.
+    for task in tasks:
+        check_protocol(task, arguments.out / task, arguments.steps)
+    for task in tasks:
+        note_protocol(task, arguments.out / task, arguments.steps)
+        run_task(task, arguments.out / task, arguments.steps)
+    print(report(arguments.out, TASKS))
     return 0
+
+
+def protocol(task: str, steps: int) -> dict[str, Any]:
+    """What results of a task depend on; those of another protocol are not to be mixed in."""
+    return {
+        "protocol": PROTOCOL,
+        "steps": steps,
+        "training_seed": TRAINING_SEED,
+        "hard_seed": HARD_SEED,
+        "held_out_seed": HELD_OUT_SEED[task],
+        "verdict_seed": VERDICT_SEED[task],
+        "verdicts": NUM_VERDICTS,
+        "members": MEMBERS[task],
+        "variants": list(VARIANTS.get(task, ("default",))),
+        "checks": list(map(str, CHECKS.get(task, ()))),
+        "hold_s": MIN_HOLD_S,
+    }
+
+
+def check_protocol(task: str, out: Path, steps: int) -> None:
+    """Refuse to go on with results that came about in another way.
+
+    Raises:
+        SystemExit: There are such.
+    """
+    path, wanted = out / PROTOCOL_FILE, protocol(task, steps)
+    if not path.exists():
+        if out.exists() and any(out.iterdir()):
+            raise SystemExit(
+                f"{out} holds results without {PROTOCOL_FILE}, of an older protocol: give another "
+                "--out, or --report to print them"
+            )
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = sorted({*found, *wanted})
+    other = [name for name in names if found.get(name) != wanted.get(name)]
+    if other:
+        told = ", ".join(f"{name}={found.get(name)} not {wanted.get(name)}" for name in other)
+        raise SystemExit(f"{out} holds results of another protocol ({told}): give another --out")
+
+
+def note_protocol(task: str, out: Path, steps: int) -> None:
+    """Say beside the results of a task how they come about."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(protocol(task, steps), indent=1) + "\n"
+    (out / PROTOCOL_FILE).write_text(text, encoding="utf-8")
 
 
 def run_task(task: str, out: Path, steps: int) -> None:
@@ -191,58 +203,6 @@ def decide(task_name: str, classifier: Path, path: Path) -> None:
         maker.close()
 
 
-class Judge:
-    """Looks at every tick and ends an episode as node and supervisor do.
-
-    Attributes:
-        said: Whether each tick so far looks like success.
-    """
-
-    def __init__(self, maker: EpisodeMaker, model: SuccessModel) -> None:
-        """Begin.
-
-        Args:
-            maker: Plays the episode.
-            model: Judges its images.
-        """
-        self._sim, self._model = maker.sim, model
-        self._begin()
-
-    def _begin(self) -> None:
-        from vla_rl_ros.core.success import Debounce
-        from vla_rl_ros.core.verdict import SuccessHold
-
-        manifest = self._model.manifest
-        self.said: list[bool] = []
-        self._debounce = Debounce(manifest.needed, manifest.window)
-        self._hold = SuccessHold(MIN_HOLD_S)
-        self._now_s = 0.0
-
-    def __call__(self, images: Mapping[str, ImageArray], state: FloatArray) -> bool:
-        """Whether the episode is over."""
-        from vla_rl_ros.core.success import violated_check
-        from vla_rl_ros.data.label_frames import STATE_NAMES
-
-        if self._sim.time_s <= self._now_s:
-            # A failure that succeeded by chance is staged again: only the last time counts.
-            self._begin()
-        self._now_s = self._sim.time_s
-        manifest = self._model.manifest
-        measured = dict(zip(STATE_NAMES, state.tolist(), strict=True))
-        is_kept = violated_check(manifest.checks, measured) is None
-        self.said.append(is_kept and self._model.probability(images) >= manifest.threshold)
-        self._hold.update(
-            self._debounce.update(self.said[-1]),
-            len(self.said) * self._sim.spec.control_period_s,
-        )
-        return self.has_ended
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it ended the episode as a success."""
-        return self._hold.is_held
-
-
 def one_verdict(
     maker: EpisodeMaker, model: SuccessModel, variant: str, kind: str, seed: int
 ) -> Verdict:
@@ -284,65 +244,6 @@ def measure_time(classifier: Path, held_out: Path, path: Path) -> None:
     (p50, p50_cpu), (p99, p99_cpu) = np.quantile(times_ms[20:], [0.5, 0.99], axis=0).round(2)
     figures = {"p50_ms": p50, "p99_ms": p99, "p50_cpu_ms": p50_cpu, "p99_cpu_ms": p99_cpu}
     path.write_text(json.dumps(figures) + "\n")
-
-
-def read_verdicts(path: Path) -> list[Verdict]:
-    """Episodes decided so far."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Verdict(**{"variant": "default", **json.loads(line)}) for line in lines]
-
-
-def report(out: Path) -> str:
-    """The tables of docs/explanation/reward-results.md, of what is there so far."""
-    rows = [
-        "| task | trained on (success + other) | held-out frames | accuracy | recall "
-        "| taken for success: staged failures | policy | inference p50, p99 (of the processor) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    verdicts = [
-        "| task | policy episodes | agree | late, median | failed episodes | false successes "
-        "| frames judged rightly | failures taken for success |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for task in TASKS:
-        final, timing = out / task / "5_final.json", out / task / "7_time.json"
-        if final.exists():
-            rows.append(_accuracy_row(task, json.loads(final.read_text()), timing))
-        found = read_verdicts(out / task / "6_verdicts.jsonl")
-        if found:
-            verdicts.append(_verdict_row(task, found))
-    return "\n".join([*rows, "", *verdicts])
-
-
-def _accuracy_row(task: str, figures: dict[str, Any], timing: Path) -> str:
-    held = figures["held_out"]
-    kinds = dict(held["false_positives_by_kind"])
-    own, own_total = kinds.pop("policy", (0, 0))
-    passed, total = (sum(column) for column in zip(*kinds.values(), strict=True))
-    times = json.loads(timing.read_text()) if timing.exists() else {}
-    return (
-        f"| {task} | {figures['positives']} + {figures['negatives']}, {figures['episodes']} "
-        f"episodes | {held['frames']} of {held['episodes']} episodes | {held['accuracy']:.2%} | "
-        f"{held['recall']:.2%} | {passed} of {total} | {own} of {own_total} | "
-        f"{times.get('p50_ms', '')}, {times.get('p99_ms', '')} ms "
-        f"({times.get('p50_cpu_ms', '')}, {times.get('p99_cpu_ms', '')}) |"
-    )
-
-
-def _verdict_row(task: str, found: list[Verdict]) -> str:
-    policy = [v for v in found if v.kind == "policy"]
-    failed = [v for v in found if v.is_failure]
-    frames = sum(v.frames for v in found)
-    wrong = sum(v.wrong_frames for v in found)
-    late = [v.late_s for v in policy if v.late_s is not None]
-    return (
-        f"| {task} | {len(policy)} | {sum(v.agrees for v in policy)} | "
-        f"{float(np.median(late)) if late else 0.0:.1f} s | "
-        f"{len(failed)} | {sum(v.said for v in failed)} | "
-        f"{1.0 - wrong / frames:.2%} of {frames} | {sum(v.false_frames for v in found)} |"
-    )
 
 
 if __name__ == "__main__":
