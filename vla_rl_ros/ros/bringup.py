@@ -7,7 +7,6 @@ the supervisor only, from its own thread.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -264,18 +263,21 @@ class BringUp:
             StepError: It does not answer.
         """
         client = self._get[name]
-        until_s = clock() + timeout_s
+        until_s, why = clock() + timeout_s, ""
         # A request to a process that just died, or an answer that was sent before both sides knew
         # each other, is lost for good: ask again.
-        while clock() + ASK_TIMEOUT_S < until_s:
-            with contextlib.suppress(StepError):
-                response = yield from call(client, GetState.Request(), ASK_TIMEOUT_S, clock)
+        while (left_s := until_s - clock()) > 0.0:
+            try:
+                response = yield from call(
+                    client, GetState.Request(), min(left_s, ASK_TIMEOUT_S), clock
+                )
+            except StepError as error:
+                why = str(error)
+            else:
                 return int(response.current_state.id)
-        try:
-            response = yield from call(client, GetState.Request(), until_s - clock(), clock)
-        except StepError as error:
-            raise StepError(f"{name} does not answer; is its process running? {error}") from error
-        return int(response.current_state.id)
+        raise StepError(
+            f"{name} does not answer for {timeout_s:.3g} s; is its process running? {why}"
+        )
 
     def _do(self, name: str, transition: int, timeout_s: float, clock: Clock) -> Steps[bool]:
         client = self._change[name]
