@@ -271,7 +271,7 @@ class BringUp:
                 response = yield from call(
                     client, GetState.Request(), min(left_s, ASK_TIMEOUT_S), clock
                 )
-            except StepError as error:
+            except StepError as error:  # noqa: PERF203 - it is asked again
                 why = str(error)
             else:
                 return int(response.current_state.id)

@@ -26,6 +26,7 @@ from vla_rl_ros.core.episode import EpisodeState
 from vla_rl_ros.core.errors import InvalidCommandError, VlaRlError
 from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.qos import EVENT, LATCHED
+from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 
 M = TypeVar("M")
 
@@ -48,6 +49,7 @@ class GraphObserver:
     def __init__(self, name: str = "observer") -> None:
         """Join the graph under `name`."""
         self._context = Context()
+        remove_unborn_ports()
         rclpy.init(context=self._context)
         self.node = Node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)

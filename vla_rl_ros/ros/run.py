@@ -19,6 +19,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
 from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 from vla_rl_ros.ros.urgency import Urgency, hurry
 
 Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
@@ -53,6 +54,7 @@ def run(
     Returns:
         0 after a signal, 1 after an exception, 2 when the nodes could not be created.
     """
+    remove_unborn_ports()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     request = _StopRequest()
     nodes: list[LifecycleNode] = []

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Removes shared-memory ports of Fast DDS whose maker was killed before they were whole.
+
+Whoever opens such a port waits for its maker for ever and without a word, so not one more node
+starts on this machine, of whatever graph. To be called before `rclpy.init`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from pathlib import Path
+
+SHM = Path("/dev/shm")
+# Fast DDS 3 says fastdds_, earlier releases fastrtps_.
+_PORT = re.compile(r"(?:fastdds|fastrtps)_port\d+")
+# ``InitializedSegment`` or ``CorruptedSegment`` of boost.interprocess, the first word of a segment
+# that nobody waits for.
+_WHOLE = (2, 3)
+# Milliseconds are enough to make one; a machine may be busy.
+_BIRTH_S = 10.0
+
+
+def remove_unborn_ports(folder: Path = SHM, now_s: float | None = None) -> list[str]:
+    """Remove such ports and say so on stderr, or what to do where that is not permitted.
+
+    Args:
+        folder: Where shared memory lives.
+        now_s: Seconds since the epoch, as files are stamped; None for the present.
+
+    Returns:
+        Names of the ports that were removed.
+    """
+    now_s = time.time() if now_s is None else now_s
+    removed = []
+    for path in sorted(folder.glob("fast*_port*")):
+        if not _PORT.fullmatch(path.name) or not _is_unborn(path, now_s):
+            continue
+        files = [path, folder / f"sem.{path.name}_mutex"]
+        try:
+            for file in files:
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            names = " ".join(map(str, files))
+            _say(f"{path} is half made, no ROS node can start: rm {names} ({error})")
+        else:
+            _say(f"removed {path}, which a process that was killed had left half made")
+            removed.append(path.name)
+    return removed
+
+
+def _is_unborn(path: Path, now_s: float) -> bool:
+    try:
+        age_s = now_s - path.stat().st_mtime
+        with path.open("rb") as file:
+            state = int.from_bytes(file.read(4), sys.byteorder)
+    except OSError:  # gone meanwhile, or not ours to read
+        return False
+    return age_s > _BIRTH_S and state not in _WHOLE
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"[ros] {sentence}\n")
