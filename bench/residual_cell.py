@@ -21,8 +21,7 @@ from typing import Any
 from residual_runs import command, evaluations, with_interval
 
 _EVAL_EVERY, _EVAL_EPISODES, _GOAL = 4_000, 40, 0.95
-_FINAL_EPISODES, _FINAL_START = 100, 1_000
-"""Starts that neither an evaluation by the way nor anybody who chose a setting has seen."""
+_FINAL_EPISODES = 100
 _TRANSLATION_ONLY = "learner.xi_parts=1,1,1,0,0,0,0"
 _TILTING = "learner.xi_parts=1,1,1,0.4,0.4,0,0"
 _SLOW_AVERAGE = "learner.acting_tau=0.0005"
@@ -40,25 +39,28 @@ class Case:
         task: Of the cell.
         variant: Of the scene.
         stop_at: Gradient steps of the base, of 6000 in its first phase; 0 for the shipped one.
-        has_eyes: Whether the residual sees by eyes that are trained on demonstrations of the case
-            first, not by the base's own tower.
+        eyes: Options of `train eyes` where the residual sees by eyes that are trained on
+            demonstrations of the case first; None for the base's own tower.
         steps: Of the simulator.
         execute_ticks: From one inference to the next, 0 for the policy's pace.
+        final_start: First of the starts that neither an evaluation by the way nor anybody who
+            chose a setting has seen.
         settings: Of the learner, beside those that all share.
     """
 
     task: str
     variant: str
     stop_at: int = 0
-    has_eyes: bool = False
+    eyes: tuple[str, ...] | None = None
     steps: int = 20_000
     execute_ticks: int = 4
+    final_start: int = 1_000
     settings: tuple[str, ...] = (_TRANSLATION_ONLY,)
 
     def door(self, out: Path) -> list[str]:
         """Options that training and evaluation share."""
         base = ["--base-checkpoint", str(_base(out, self.stop_at))] if self.stop_at else []
-        eyes = ["--eyes", str(_eyes(out, self))] if self.has_eyes else []
+        eyes = [] if self.eyes is None else ["--eyes", str(_eyes(out, self))]
         return [
             "--task", self.task, "--variant", self.variant, *base, *eyes,
             "--execute-ticks", str(self.execute_ticks),
@@ -73,7 +75,7 @@ CASES = {
     "hard": Case(
         "peg",
         "peg_hard",
-        has_eyes=True,
+        eyes=(),
         steps=24_000,
         execute_ticks=0,
         settings=(_TILTING, _SLOW_AVERAGE, "learner.offline_part=0.1"),
@@ -83,9 +85,11 @@ CASES = {
         "lift",
         "default",
         stop_at=1300,
-        has_eyes=True,
+        eyes=("--episodes", "450", "--frames", "24000", "--steps", "2500"),
         steps=36_000,
         execute_ticks=0,
+        # How a residual failed on starts 1000 to 1099 has shaped its eyes.
+        final_start=2_000,
         settings=(_TRANSLATION_ONLY, _SLOW_AVERAGE),
     ),
 }
@@ -162,10 +166,10 @@ def _play(name: str, out: Path) -> None:
              "--episodes", "300", "--steps", "6000", "--relays", "0",
              "--stop-at", str(case.stop_at)]
         )  # fmt: skip
-    if case.has_eyes and not (_eyes(out, case) / "eyes.json").exists():
+    if case.eyes is not None and not (_eyes(out, case) / "eyes.json").exists():
         command(
             ["train", "eyes", "--simulate", case.task, "--variant", case.variant,
-             "--out", str(_eyes(out, case))]
+             "--out", str(_eyes(out, case)), *case.eyes]
         )  # fmt: skip
     door = case.door(out)
     trained = command(
@@ -176,7 +180,7 @@ def _play(name: str, out: Path) -> None:
     evaluated = {
         policy: command(
             ["eval", "residual", *door, "--policy", policy, "--out", str(directory),
-             "--episodes", str(_FINAL_EPISODES), "--seed", str(_FINAL_START)]
+             "--episodes", str(_FINAL_EPISODES), "--seed", str(case.final_start)]
         )
         for policy in ("base", "residual")
     }  # fmt: skip

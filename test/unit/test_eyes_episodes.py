@@ -9,6 +9,7 @@ from unit.test_label_bags import CAMERAS, END_FRAME, FRAME_NS, START_NS, record
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError, ConfigError
+from vla_rl_ros.core.spec import STATE_CHANNELS
 from vla_rl_ros.data.label_frames import read_frames
 from vla_rl_ros.learning import base_episodes, eyes_simulated
 from vla_rl_ros.learning.eyes_episodes import key_ways_m, shown_by
@@ -137,6 +138,21 @@ def test_some_insertions_begin_beside_the_hole(monkeypatch):
     begun.clear()
     list(simulated("button", "default", 2, 0))
     assert not begun
+
+
+@pytest.mark.parametrize("task", ["lift", "button"])
+def test_some_empty_hands_begin_low_down_and_the_way_is_shown_from_there(played, task):
+    list(simulated(task, "default", 8, 0))
+    astray = [episode.demo_set() for episode in played]
+    astray = [noted for noted in astray if noted.is_pushed[0]]
+    assert 0 < len(astray) < 8
+    for noted in astray:
+        is_led = np.cumsum(~noted.is_pushed) == 0
+        assert 2 <= is_led.sum() <= 13
+        heights_m = noted.states[: is_led.sum() + 1, STATE_CHANNELS.index("tcp.z_m")]
+        assert heights_m[-1] < min(heights_m[0], 0.16)
+        # Nothing opens or closes on the way down, so no false key pose is shown.
+        assert len(set(noted.executed[is_led, -1])) == 1
 
 
 def test_an_expert_that_always_fails_ends_the_run_and_frees_the_renderer(monkeypatch):

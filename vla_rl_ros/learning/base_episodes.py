@@ -204,12 +204,31 @@ def begin_beside(sim: FastSim, rng: np.random.Generator, *, image_px: int = IMAG
     start = Pose(start_m, layout.start.quat_xyzw)
     sim.reset(Task.PEG, layout=dataclasses.replace(layout, start=start))
     episode = Episode(sim, Task.PEG, rng, image_px=image_px)
+    press_down(episode, rng, press_m=_TOUCH_PRESS_M, num_ticks=_TOUCH_TICKS)
+    return episode
+
+
+def press_down(
+    episode: Episode,
+    rng: np.random.Generator,
+    *,
+    press_m: tuple[float, float],
+    num_ticks: tuple[int, int],
+) -> None:
+    """Push the hand down and a little sideways, whatever the expert would do.
+
+    Args:
+        episode: Goes on from where it is.
+        rng: Source of randomness.
+        press_m: Least and largest way of the target down per tick.
+        num_ticks: Fewest ticks, and one more than the most.
+    """
     press = np.zeros(ACTION_DIM)
     press[:2] = rng.uniform(-_TOUCH_DRAG_M, _TOUCH_DRAG_M, 2)
-    press[2] = -rng.uniform(*_TOUCH_PRESS_M)
-    for _ in range(int(rng.integers(*_TOUCH_TICKS))):
+    press[2] = -rng.uniform(*press_m)
+    press[GRIPPER_INDEX] = float(episode.sim.is_open_commanded)
+    for _ in range(int(rng.integers(*num_ticks))):
         episode.execute(episode.label(), press, is_pushed=True)
-    return episode
 
 
 def solve(episode: Episode, rng: np.random.Generator, *, has_bursts: bool = True) -> bool:

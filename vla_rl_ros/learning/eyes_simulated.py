@@ -7,15 +7,17 @@ this module is imported. Called by `vla-rl-ros train eyes --simulate`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.core.spec import STATE_CHANNELS
+from vla_rl_ros.core.types import Pose
 from vla_rl_ros.data.label_frames import STATE_NAMES
 from vla_rl_ros.learning.base_data import TASK_ORDER
-from vla_rl_ros.learning.base_episodes import Episode, begin_beside, solve
+from vla_rl_ros.learning.base_episodes import Episode, begin_beside, press_down, solve
 from vla_rl_ros.learning.eyes_episodes import ShownEpisode, key_ways_m
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.layouts import sample_layout
@@ -24,6 +26,10 @@ from vla_rl_ros.sim.tasks import Task
 from vla_rl_ros.sim.variants import variant
 
 _BESIDE_PART = 0.35
+_ASTRAY_HEIGHT_M = (0.09, 0.17)
+_ASTRAY_SPREAD_M = 0.07
+_ASTRAY_PRESS_M = (0.008, 0.014)
+_ASTRAY_TICKS = (2, 13)
 _SEED = 20_262
 _MAX_DRAWS = 50
 
@@ -31,7 +37,8 @@ _MAX_DRAWS = 50
 def simulated(task_name: str, variant_name: str, count: int, seed: int) -> Iterator[ShownEpisode]:
     """Demonstrations up to the tick that solves the task.
 
-    A third of those of the peg begin pressed down beside the hole.
+    A third begins where a policy gets to that does not see where to go: with the peg pressed down
+    beside the hole, with an empty hand low down near any object, often the wrong one.
 
     Args:
         task_name: What is shown.
@@ -65,10 +72,20 @@ def _demonstration(sim: FastSim, task: Task, rng: np.random.Generator) -> Episod
 
 
 def _begun(sim: FastSim, task: Task, rng: np.random.Generator) -> Episode:
-    if task is Task.PEG and rng.random() < _BESIDE_PART:
-        return begin_beside(sim, rng, image_px=sim.config.image_px)
-    sim.reset(task, layout=sample_layout(task, sim.config, rng))
-    return Episode(sim, task, rng, image_px=sim.config.image_px)
+    image_px = sim.config.image_px
+    if rng.random() >= _BESIDE_PART:
+        sim.reset(task, layout=sample_layout(task, sim.config, rng))
+        return Episode(sim, task, rng, image_px=image_px)
+    if task is Task.PEG:
+        return begin_beside(sim, rng, image_px=image_px)
+    layout = sample_layout(task, sim.config, rng)
+    places_m = (layout.cube.position_m[:2], layout.button_xy_m, layout.hole_xy_m)
+    beside_m = places_m[rng.integers(3)] + rng.uniform(-_ASTRAY_SPREAD_M, _ASTRAY_SPREAD_M, 2)
+    start = Pose(np.append(beside_m, rng.uniform(*_ASTRAY_HEIGHT_M)), layout.start.quat_xyzw)
+    sim.reset(task, layout=dataclasses.replace(layout, start=start))
+    episode = Episode(sim, task, rng, image_px=image_px)
+    press_down(episode, rng, press_m=_ASTRAY_PRESS_M, num_ticks=_ASTRAY_TICKS)
+    return episode
 
 
 def _shown(episode: Episode, name: str) -> ShownEpisode:
