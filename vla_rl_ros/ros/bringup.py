@@ -7,6 +7,7 @@ the supervisor only, from its own thread.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -263,21 +264,17 @@ class BringUp:
             StepError: It does not answer.
         """
         client = self._get[name]
-        until_s, why = clock() + timeout_s, ""
+        until_s = clock() + timeout_s
         # A request to a process that just died, or an answer that was sent before both sides knew
         # each other, is lost for good: ask again.
         while (left_s := until_s - clock()) > 0.0:
-            try:
-                response = yield from call(
-                    client, GetState.Request(), min(left_s, ASK_TIMEOUT_S), clock
-                )
-            except StepError as error:  # noqa: PERF203 - it is asked again
-                why = str(error)
-            else:
+            with contextlib.suppress(StepError):
+                ask_s = min(left_s, ASK_TIMEOUT_S)
+                response = yield from call(client, GetState.Request(), ask_s, clock)
                 return int(response.current_state.id)
-        raise StepError(
-            f"{name} does not answer for {timeout_s:.3g} s; is its process running? {why}"
-        )
+        is_there = client.service_is_ready()
+        hint = "its process is there" if is_there else "is its process running?"
+        raise StepError(f"{name} does not answer for {timeout_s:.3g} s; {hint}")
 
     def _do(self, name: str, transition: int, timeout_s: float, clock: Clock) -> Steps[bool]:
         client = self._change[name]
