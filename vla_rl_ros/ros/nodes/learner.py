@@ -100,10 +100,11 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
 
     def teardown(self) -> None:
         """Leave the topics, from which the thread takes what has ended until it has saved."""
-        worker, self._worker = self._worker, None
-        if worker is not None and not worker.stop(LEARNER_SAVE_S - _STOP_S):
-            # Then it still takes messages; the process ends and with it both.
+        if self._worker is not None and not self._worker.stop(LEARNER_SAVE_S - _STOP_S):
+            # Kept, so that no other one begins in its directory while it has that open.
             self.get_logger().warning("the learner's thread does not end; its last save holds")
+        else:
+            self._worker = None
         self._endpoints.destroy()
         self._sampler.destroy()
 
