@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -51,6 +52,21 @@ def test_a_port_of_somebody_else_is_named_with_what_to_do(
     assert remove_unborn_ports(tmp_path, NOW_S) == []
     said = capsys.readouterr().err
     assert f"rm {tmp_path}/fastdds_port7010 {tmp_path}/sem.fastdds_port7010_mutex" in said
+
+
+def test_a_port_that_somebody_else_has_put_in_its_place_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(tmp_path, "fastdds_port7010", state=0, age_s=60.0)
+
+    def overtaken(*_: object) -> None:
+        # Another process of the graph has removed it and made its own.
+        (tmp_path / "fastdds_port7010").unlink()
+        leave(tmp_path, "fastdds_port7010", state=2, age_s=0.0)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    assert remove_unborn_ports(tmp_path, NOW_S) == []
+    assert (tmp_path / "fastdds_port7010").exists()
 
 
 def test_there_may_be_no_shared_memory(tmp_path: Path) -> None:

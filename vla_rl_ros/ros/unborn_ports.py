@@ -7,10 +7,14 @@ starts on this machine, of whatever graph. To be called before `rclpy.init`.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 SHM = Path("/dev/shm")
 # Fast DDS 3 says fastdds_, earlier releases fastrtps_.
@@ -35,29 +39,46 @@ def remove_unborn_ports(folder: Path = SHM, now_s: float | None = None) -> list[
     now_s = time.time() if now_s is None else now_s
     removed = []
     for path in sorted(folder.glob("fast*_port*")):
-        if not _PORT.fullmatch(path.name) or not _is_unborn(path, now_s):
+        if not _PORT.fullmatch(path.name):
             continue
         files = [path, folder / f"sem.{path.name}_mutex"]
         try:
-            for file in files:
-                file.unlink(missing_ok=True)
+            is_removed = _remove_unborn(files, now_s)
         except OSError as error:
             names = " ".join(map(str, files))
             _say(f"{path} is half made, no ROS node can start: rm {names} ({error})")
-        else:
+            continue
+        if is_removed:
             _say(f"removed {path}, which a process that was killed had left half made")
             removed.append(path.name)
     return removed
 
 
-def _is_unborn(path: Path, now_s: float) -> bool:
+def _remove_unborn(files: Sequence[Path], now_s: float) -> bool:
+    path = files[0]
     try:
-        age_s = now_s - path.stat().st_mtime
-        with path.open("rb") as file:
-            state = int.from_bytes(file.read(4), sys.byteorder)
+        port = path.open("rb")
     except OSError:  # gone meanwhile, or not ours to read
         return False
-    return age_s > _BIRTH_S and state not in _WHOLE
+    with port:
+        if not _is_unborn(port, now_s):
+            return False
+        # The processes of a graph start together: who comes second must not remove what the first
+        # one has made in its place.
+        fcntl.flock(port, fcntl.LOCK_EX)
+        try:
+            is_same = os.path.samestat(os.fstat(port.fileno()), path.stat())
+        except FileNotFoundError:
+            is_same = False
+        if is_same:
+            for file in files:
+                file.unlink(missing_ok=True)
+        return is_same
+
+
+def _is_unborn(port: BinaryIO, now_s: float) -> bool:
+    state = int.from_bytes(port.read(4), sys.byteorder)
+    return now_s - os.fstat(port.fileno()).st_mtime > _BIRTH_S and state not in _WHOLE
 
 
 def _say(sentence: str) -> None:

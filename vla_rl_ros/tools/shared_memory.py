@@ -17,7 +17,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SHM = Path("/dev/shm")
+from vla_rl_ros.ros.unborn_ports import SHM
+
 # Fast DDS 3 says fastdds_, earlier releases fastrtps_.
 _MAPPED = re.compile(r"/dev/shm/(?:sem\.)?((?:fastdds|fastrtps)_[0-9a-z]+)(?:_mutex|_el|_sl)?$")
 # Fast DDS tries a hundred ports before it gives up.
