@@ -128,3 +128,43 @@ def test_a_real_arm_is_not_hurried() -> None:
     with pytest.raises(ConfigError, match="own pace"):
         options("--robot-ip", "172.16.0.2", "--rate", "free")
     assert options("--robot-ip", "172.16.0.2").backend is Backend.REAL
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("eval base --episodes 0", "--episodes: must be at least 1"),
+        ("eval residual --task lift --episodes -3", "--episodes: must be at least 1"),
+        ("train base --out x --minutes nan", "--minutes: must be finite and above 0"),
+        ("train residual --task lift --out x --minutes -1", "--minutes: must be finite"),
+        ("label bags --out x --rate 0", "--rate: must be finite and above 0"),
+        ("label --simulate peg --out x --staged -1", "--staged: must be at least 0"),
+        ("operator --port 99999", "--port: must be within 0 and 65535"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_by_the_name_of_the_option(
+    capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words.split())
+    assert end.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_used_is_named_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main(["up", "--sim", "--out", str(tmp_path / "file")]) == 1
+    assert f"vla-rl-ros: {tmp_path}/file/logs: Not a directory" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_that_names_no_path_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(_: object) -> int:
+        raise ConnectionResetError("gone")
+
+    monkeypatch.setattr(cli, "_run", failing)
+    with pytest.raises(ConnectionResetError):
+        cli.main(["bag"])

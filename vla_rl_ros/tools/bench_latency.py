@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS
+from vla_rl_ros.tools.argument_types import positive
 from vla_rl_ros.tools.up import default_out
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
     parser.add_argument("--policy", default="pi0", help="policy that looks (default: pi0)")
     parser.add_argument("--path", default="", help="its weights, where not the shipped ones")
     parser.add_argument(
-        "--duration-s", type=float, default=60.0, help="execution per source (default: 60)"
+        "--duration-s", type=positive, default=60.0, help="execution per source (default: 60)"
     )
     parser.add_argument(
         "--sources",

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from vla_rl_ros.core.errors import DeviceError
+from vla_rl_ros.tools.argument_types import positive
 from vla_rl_ros.tools.learner_systems import PEERS
 from vla_rl_ros.tools.up import default_out
 
@@ -78,7 +79,7 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
     parser.add_argument("--quick", action="store_true", help="one round, vector observations only")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of all systems (default: 5)")
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="of measuring per run (default: 6)"
+        "--seconds", type=positive, default=6.0, help="of measuring per run (default: 6)"
     )
     parser.add_argument(
         "--execution", choices=("compiled", "eager"), default="compiled", help="of our own steps"

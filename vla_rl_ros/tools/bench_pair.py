@@ -24,6 +24,7 @@ from vla_rl_ros.policies.protocol import POLICY_MODULES
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
 from vla_rl_ros.ros.share import known_tasks, read_task
 from vla_rl_ros.sim.variants import VARIANTS
+from vla_rl_ros.tools.argument_types import count
 
 # Diagnostics come once per second.
 _HEARD_S = 1.2
@@ -64,7 +65,9 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
         "the robot's protocol, and count how many episodes start with no external reset. Prints "
         "one JSON line last.",
     )
-    parser.add_argument("--episodes", type=int, default=40, help="of both together (default: 40)")
+    parser.add_argument(
+        "--episodes", type=count, default=40, help="of both together (default: 40)"
+    )
     parser.add_argument(
         "--task", choices=known_tasks(), default="peg", help="the first of the two (default: peg)"
     )

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.types import Mode
 from vla_rl_ros.ros.share import known_tasks
-from vla_rl_ros.tools.up import count, default_out
+from vla_rl_ros.tools.argument_types import count
+from vla_rl_ros.tools.up import default_out
 
 if TYPE_CHECKING:
     from vla_rl_ros.tools.seam_cells import Cell

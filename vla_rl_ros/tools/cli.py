@@ -72,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except ModuleNotFoundError as error:
         return _explain_missing(error)
+    except OSError as error:
+        # Of a file that was named on the command line, mostly; a disk may be full.
+        if error.filename is None:
+            raise
+        print(f"vla-rl-ros: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("vla-rl-ros: interrupted", file=sys.stderr)
         return INTERRUPTED

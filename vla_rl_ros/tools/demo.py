@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vla_rl_ros.ros.graph_options import SIM_ADDRESS, GraphOptions
+from vla_rl_ros.tools.argument_types import count
 from vla_rl_ros.tools.up import (
     add_policy_arguments,
-    count,
     default_out,
     has_display,
     run_episodes,

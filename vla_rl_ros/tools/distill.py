@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vla_rl_ros.tools.argument_types import positive
+
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
     """Add `distill` to a command line."""
@@ -41,7 +43,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "--demo-seed", type=int, default=0, help="of the demonstrations (default: 0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of batches and noise (default: 0)")
-    parser.add_argument("--minutes", type=float, help="stop after this time; go on with it later")
+    parser.add_argument(
+        "--minutes", type=positive, help="stop after this time; go on with it later"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
     parser.set_defaults(run=run_distill)
 

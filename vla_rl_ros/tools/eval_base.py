@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla_rl_ros.tools.argument_types import count
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,7 +32,7 @@ def add_parser(commands: Any) -> None:  # noqa: ANN401 - argparse keeps the type
     base.add_argument(
         "--checkpoint", type=Path, help="directory of the weights (default: the shipped ones)"
     )
-    base.add_argument("--episodes", type=int, default=100, help="per task (default: 100)")
+    base.add_argument("--episodes", type=count, default=100, help="per task (default: 100)")
     base.add_argument(
         "--seed", type=int, default=FIRST_SEED, help=f"first seed (default: {FIRST_SEED})"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.tools.argument_types import count
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--policy", default="base", metavar="base|residual|CHECKPOINT",
         help="base, residual (of the run in --out, or untrained), or a policy.safetensors",
     )  # fmt: skip
-    parser.add_argument("--episodes", type=int, default=50, help="how many (default: 50)")
+    parser.add_argument("--episodes", type=count, default=50, help="how many (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="first held-out start (default: 0)")
     parser.add_argument("--out", type=Path, help="directory of the run whose residual is meant")
     parser.add_argument("--log", type=Path, help="file for one JSON line per episode")

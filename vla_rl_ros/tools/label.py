@@ -22,6 +22,7 @@ from vla_rl_ros.data.label_rules import Label, LabelRules, labels_of, pick
 from vla_rl_ros.data.label_set import LabelSet, is_label_set
 from vla_rl_ros.data.label_time import LabelTime, note, noted
 from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.tools.argument_types import count_or_none, port, positive
 from vla_rl_ros.tools.label_source import LeftOut, recorded_or_simulated
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     parser.add_argument(
         "--cameras", nargs="+", default=list(CAMERAS), help="(default: %(default)s)"
     )
-    parser.add_argument("--rate", type=float, default=10.0, help="frames looked at per second")
+    parser.add_argument("--rate", type=positive, default=10.0, help="frames looked at per second")
     parser.add_argument(
         "--from-truth", action="store_true",
         help="label by the simulator's word, not by outcome; bags without it are left out",
@@ -67,10 +68,13 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         help="difficulty of the simulated scene (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--episodes", type=int, default=40, help="to simulate with the policy (default: 40)"
+        "--episodes",
+        type=count_or_none,
+        default=40,
+        help="to simulate with the policy (default: 40)",
     )
     parser.add_argument(
-        "--staged", type=int, default=0, metavar="N",
+        "--staged", type=count_or_none, default=0, metavar="N",
         help="to simulate that fail while they look like success (default: 0)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the first of them (default: 0)")
@@ -91,7 +95,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     parser.add_argument(
         "--view", choices=_VIEWS, default="none", help="where to correct labels (default: none)"
     )
-    parser.add_argument("--port", type=int, default=0, help="of the browser's page; 0 for any")
+    parser.add_argument("--port", type=port, default=0, help="of the browser's page; 0 for any")
     parser.add_argument("--who", default="", help="name noted with corrections (default: login)")
     parser.set_defaults(run=run_label)
 
@@ -100,6 +104,8 @@ def run_label(arguments: argparse.Namespace) -> int:
     """Run `label`; returns the exit code."""
     if arguments.simulate and arguments.bags:
         raise ConfigError("--simulate makes its own episodes: leave the bags out")
+    if arguments.simulate and not (arguments.episodes or arguments.staged):
+        raise ConfigError("--episodes 0 and --staged 0: there is nothing to simulate")
     if not (arguments.simulate or arguments.bags or is_label_set(arguments.out)):
         raise ConfigError(
             f"--out {arguments.out} is no label set yet: name bags to take frames of, or a task "

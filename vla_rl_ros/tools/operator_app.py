@@ -12,6 +12,7 @@ from typing import Any
 
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.processes import RUN_DIR_VARIABLE, graph_environment
+from vla_rl_ros.tools.argument_types import port
 
 LOOPBACK = "127.0.0.1"
 PORT = 8765
@@ -27,7 +28,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         "stop, recover and a finished reset. It runs beside the graph until Ctrl-C and may be "
         "started and ended at any time.",
     )
-    parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0 for any")
+    parser.add_argument("--port", type=port, default=PORT, help=f"default: {PORT}; 0 for any")
     parser.add_argument(
         "--host",
         default=LOOPBACK,

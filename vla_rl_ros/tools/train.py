@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vla_rl_ros.tools.argument_types import positive
 from vla_rl_ros.tools.train_classifier import add_classifier_parser
 from vla_rl_ros.tools.train_eyes import add_eyes_parser
 from vla_rl_ros.tools.train_residual import add_residual_parser
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         help="stop at this step of the same schedule, e.g. for a weak policy; go on without it",
     )  # fmt: skip
     base.add_argument(
-        "--minutes", type=float, help="stop after this time of training; go on with it later"
+        "--minutes", type=positive, help="stop after this time of training; go on with it later"
     )
     base.add_argument(
         "--episodes", type=int, default=300, help="demonstrations per task (default: 300)"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.changes import changed, check_changes
+from vla_rl_ros.tools.argument_types import positive
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 from vla_rl_ros.tools.train_bags import add_bag_options, run_bags
 from vla_rl_ros.tools.train_ros import add_ros_options, refuse_ros_options, run_ros
@@ -44,7 +45,9 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
     parser.add_argument("--steps", type=int, default=20_000, help="of the environment, the base's "
                         "included (default: 20000)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the run (default: 0)")
-    parser.add_argument("--minutes", type=float, help="stop after this time; go on with it later")
+    parser.add_argument(
+        "--minutes", type=positive, help="stop after this time; go on with it later"
+    )
     parser.add_argument(
         "--eval-every", type=int, default=2500, help="steps between evaluations (default: 2500)"
     )

@@ -29,6 +29,7 @@ from vla_rl_ros.ros.graph_options import (
 )
 from vla_rl_ros.ros.share import known_tasks
 from vla_rl_ros.sim.variants import VARIANTS
+from vla_rl_ros.tools.argument_types import count
 
 DESCRIPTION = """\
 Start every process of the cell, bring the nodes up in order and stop them all on Ctrl-C, the arm
@@ -182,14 +183,6 @@ def add_learner_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="learner.FIELD=VALUE",
         help="change any setting of learner, schedule, run or reward",
     )
-
-
-def count(text: str) -> int:
-    """A number of episodes from the command line."""
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return count
 
 
 def run(arguments: argparse.Namespace) -> int:
