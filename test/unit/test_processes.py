@@ -6,15 +6,19 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 import yaml
+from node.weights_stub import made_weights
 
 from vla_rl_ros.core.episode import TaskConfig
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning.actor_bytes import write_actor
 from vla_rl_ros.policies.goal_eyes import EyesManifest, write_manifest
+from vla_rl_ros.policies.pi0.backend import SHIPPED
 from vla_rl_ros.ros.graph import TOPICS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, read_site
 from vla_rl_ros.ros.graph_parameters import MANAGED_NODES
@@ -315,8 +319,10 @@ def test_the_weights_of_the_simulated_cell_never_drive_a_real_arm(tmp_path: Path
         graph(backend=Backend.REAL, policy="pi0")
     with pytest.raises(ConfigError, match="simulated cell only"):
         graph(backend=Backend.REAL, policy="openpi", eyes="shipped")
-    own = {spec.name: spec for spec in graph(backend=Backend.REAL, policy="pi0", checkpoint="w")}
-    assert own["vla_inference"].parameters["vla_inference"]["settings.path"] == "w"
+    shutil.copy(SHIPPED / "policy.json", tmp_path)
+    own = graph(backend=Backend.REAL, policy="pi0", checkpoint=str(tmp_path))
+    (vla,) = (spec for spec in own if spec.name == "vla_inference")
+    assert vla.parameters["vla_inference"]["settings.path"] == str(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["simulator", "bags"])
@@ -344,6 +350,26 @@ def test_eyes_that_are_none_are_refused_before_anything_is_started(tmp_path: Pat
         graph(eyes=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"--eyes='.*' has neither eyes.json"):
         graph(eyes=str(tmp_path))
+
+
+def test_weights_that_are_none_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    for option in ({"residual": str(tmp_path)}, {"residual": str(tmp_path / "nothing")}):
+        with pytest.raises(ConfigError, match=r"residual '.*' cannot be used"):
+            graph(**option)
+    with pytest.raises(ConfigError, match=r"give the directory that .* train classifier"):
+        graph(classifiers=(str(tmp_path),))
+    with pytest.raises(ConfigError, match=r"policy\.json: No such file"):
+        graph(checkpoint=str(tmp_path))
+    for policy in ("", "onnx", "lerobot", "openpi"):
+        with pytest.raises(ConfigError, match=r"--checkpoint .*nothing: there is no such file"):
+            graph(policy=policy, checkpoint=str(tmp_path / "nothing"))
+
+
+def test_a_policy_that_the_site_chooses_is_looked_at_as_such(tmp_path: Path) -> None:
+    site = tmp_path / "site.yaml"
+    site.write_text("vla_inference: {ros__parameters: {policy: onnx}}")
+    (tmp_path / "model.onnx").touch()
+    graph(site=site, checkpoint=str(tmp_path / "model.onnx"))
 
 
 def test_eyes_reach_the_policy_and_no_other_node(
@@ -411,6 +437,8 @@ def test_the_way_to_the_arm_goes_before_the_recorder_which_gives_way_to_nobody_e
 
 
 def test_a_learned_residual_reaches_the_actor_without_a_learner(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_actor(tmp_path / "run/policy.safetensors", made_weights())
     specs = {spec.name: spec for spec in graph(residual=str(tmp_path / "run"))}
     actor = specs["residual_actor"].parameters["residual_actor"]
     assert actor["residual"] == str(tmp_path / "run")

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.policies.eyes_directory import check_eyes
 from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import SHIPPED_EYES, absolute_eyes
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
+from vla_rl_ros.ros.graph_weights import check_weights
 
 # Bring-up order of the managed nodes; the gate is last up and first down.
 MANAGED_NODES = (
@@ -55,7 +55,7 @@ def layered_parameters(
         nodes: Nodes that run.
 
     Raises:
-        ConfigError: The site contradicts itself.
+        ConfigError: The site contradicts itself, or weights are not there.
     """
     layers = [
         _base_parameters(options, nodes),
@@ -64,8 +64,10 @@ def layered_parameters(
         share_parameters(options.overrides),
     ]
     merged = {node: _merged(layers, node) for node in nodes}
+    vla = merged.get("vla_inference", {})
+    check_weights(options, str(vla.get("policy", "")))
     if options.backend is Backend.REAL:
-        _refuse_simulated_weights(merged.get("vla_inference", {}))
+        _refuse_simulated_weights(vla)
     return merged
 
 
@@ -114,8 +116,6 @@ def share_parameters(given: Parameters) -> Parameters:
 
 def _pinned_parameters(options: GraphOptions) -> Parameters:
     """What the command line decides and no site file may change: the arm, a chosen policy."""
-    # At once: its node would say so when the processes have started, and be asked for two minutes.
-    check_eyes(options.eyes, "--eyes")
     vla = _given(
         {
             "policy": options.policy,
