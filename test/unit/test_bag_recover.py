@@ -22,6 +22,7 @@ from vla_rl_ros.data.bag_reader import Bag, find_mcap
 from vla_rl_ros.data.bag_writer import BagSettings, BagWriter
 from vla_rl_ros.data.mcap_scan import ScanResult, scan
 from vla_rl_ros.data.recover import recover, recover_all
+from vla_rl_ros.tools.cli import main
 
 CHATTER = """
 import sys, time
@@ -131,6 +132,30 @@ def test_a_repair_that_was_killed_can_be_started_again(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "e", tmp_path / "e.partial")
     assert recover(tmp_path / "e.partial").was_complete
     assert sorted(path.name for path in tmp_path.iterdir()) == ["e"]
+
+
+@pytest.mark.parametrize("is_cut_off", [True, False])
+def test_a_file_that_lies_beside_bags_is_no_reason_to_touch_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_cut_off: bool
+) -> None:
+    bag = make_bag(tmp_path / "bags/e", 100)
+    data = find_mcap(bag).read_bytes()
+    (tmp_path / "bags/copy.mcap").write_bytes(data[:-100] if is_cut_off else data)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["bag", "recover", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "bags holds e beside copy.mcap: give that file a folder of its own" in said.err
+    assert "e: complete already" in said.out
+    assert sorted(tmp_path.rglob("*")) == before
+    assert check(bag).problems == ()
+
+
+def test_notes_in_a_bag_that_is_cut_off_are_not_lost(tmp_path: Path) -> None:
+    partial = make_partial(tmp_path / "e")
+    (partial / "notes.txt").write_text("the peg slipped")
+    with pytest.raises(BagError, match=r"holds notes\.txt beside e_0\.mcap"):
+        recover(partial)
+    assert (partial / "notes.txt").exists()
 
 
 def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:

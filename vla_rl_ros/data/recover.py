@@ -77,7 +77,8 @@ def recover(path: Path) -> RecoverResult:
         path: Directory of the bag, with or without the suffix ``.partial``.
 
     Raises:
-        BagError: There is no MCAP file in it, it is still being written, or the disk refused.
+        BagError: There is no MCAP file in it or not that alone, it is still being written, or the
+            disk refused.
     """
     final, source = _locate(path)
     mcap = find_mcap(source)
@@ -88,8 +89,10 @@ def recover(path: Path) -> RecoverResult:
     if source == final and is_sealed(mcap):
         was_complete = (final / METADATA_FILE).is_file()
         if not was_complete:
+            _refuse_others(source, mcap)
             _write_metadata(final, content, mcap.name)
         return RecoverResult(directory=final, num_messages=num_messages, was_complete=was_complete)
+    _refuse_others(source, mcap)
     if source == final:
         source = final.rename(final.with_name(final.name + PARTIAL_SUFFIX))
         mcap = source / mcap.name
@@ -130,6 +133,16 @@ def _refuse_open_file(mcap: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError as error:
             raise BagError(f"{mcap} is still being written") from error
+
+
+def _refuse_others(source: Path, mcap: Path) -> None:
+    """Refuse a folder that would be replaced with more in it than a bag, perhaps other bags."""
+    own = (mcap.name, METADATA_FILE, f"{METADATA_FILE}{WORKING_SUFFIX}")
+    others = sorted(path.name for path in source.iterdir() if path.name not in own)
+    if others:
+        raise BagError(
+            f"{source} holds {others[0]} beside {mcap.name}: give that file a folder of its own"
+        )
 
 
 def _read_content(mcap: Path, result: ScanResult) -> _Content:
