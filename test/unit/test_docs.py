@@ -84,6 +84,12 @@ def test_every_page_of_the_docs_is_in_the_index_and_the_menu():
         assert name in index or name == "index.md"
 
 
+def test_the_page_of_commands_has_those_below_a_command_however_long_their_names_are():
+    (page,) = [text for path, text in pages().items() if path.name == "commands.md"]
+    for what in ("base", "residual", "classifier", "eyes"):
+        assert f"### `vla-rl-ros train {what}`" in page
+
+
 def test_commands_in_the_text_are_accepted():
     lines = [line.strip() for block in blocks("bash") for line in block.split("\n")]
     commands = [
