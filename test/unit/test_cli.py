@@ -139,6 +139,7 @@ def test_a_real_arm_is_not_hurried() -> None:
         ("train residual --task lift --out x --minutes -1", "--minutes: must be finite"),
         ("label bags --out x --rate 0", "--rate: must be finite and above 0"),
         ("label --simulate peg --out x --staged -1", "--staged: must be at least 0"),
+        ("train eyes bags --out x --threads 0", "--threads: must be at least 1"),
         ("operator --port 99999", "--port: must be within 0 and 65535"),
     ],
 )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.tools.argument_types import positive
+from vla_rl_ros.tools.argument_types import count, positive
 
 
 def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
     parser.add_argument(
         "--minutes", type=positive, help="stop after this time; go on with it later"
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--threads", type=count, default=1, help="threads of torch (default: 1)")
     parser.set_defaults(run=run_distill)
 
 

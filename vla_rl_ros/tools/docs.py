@@ -26,8 +26,8 @@ from vla_rl_ros.ros.graph import TOPICS, Topic
 FOLDER = Path("docs/reference")
 _NOTE = "<!-- Made by `make docs` from the code. Do not edit. -->"
 _HELP_COLUMNS = "98"
-# argparse indents the commands below a command by four blanks, options by two; what a long one does
-# stands in the next line.
+# argparse indents the commands below a command by four blanks, options by two; what one
+# with a long name does is told in the next line.
 _NESTED = re.compile(r"^ {4}([a-z]+)(?:$| {2,}\S)", re.MULTILINE)
 SERVICES = (
     ("supervisor/start_episode", "Trigger", "Reset the cell and run an episode of `task`."),

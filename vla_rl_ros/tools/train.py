@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.tools.argument_types import positive
+from vla_rl_ros.tools.argument_types import count, positive
 from vla_rl_ros.tools.train_classifier import add_classifier_parser
 from vla_rl_ros.tools.train_eyes import add_eyes_parser
 from vla_rl_ros.tools.train_residual import add_residual_parser
@@ -47,9 +47,9 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the ty
         "--second-steps", type=int, help="its gradient steps (default: 1500, 0 without relays)"
     )
     base.add_argument(
-        "--processes", type=int, default=2, help="simulators side by side (default: 2)"
+        "--processes", type=count, default=2, help="simulators side by side (default: 2)"
     )
-    base.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    base.add_argument("--threads", type=count, default=1, help="threads of torch (default: 1)")
     base.add_argument(
         "--quick", action="store_true", help="20 episodes and 250 steps: only shows that it runs"
     )

@@ -12,6 +12,7 @@ from typing import Any
 from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.data.label_set import LabelSet, is_label_set
+from vla_rl_ros.tools.argument_types import count
 
 
 def add_classifier_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps the type private
@@ -55,7 +56,7 @@ def add_classifier_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse k
         "--check", nargs=3, action="append", default=[], metavar=("CHANNEL", "LOW", "HIGH"),
         help="success must keep these limits, too, e.g. gripper.width_m 0.03 0.05",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--threads", type=count, default=1, help="threads of torch (default: 1)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="classifier.FIELD=VALUE",
         help="change any setting of the training",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vla_rl_ros.core.changes import changed, check_changes
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.tools.argument_types import count
 from vla_rl_ros.tools.label_source import LeftOut, recorded
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps t
     )
     parser.add_argument("--steps", type=int, default=1500, help="gradient steps (default: 1500)")
     parser.add_argument("--seed", type=int, default=0, help="of data and training (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--threads", type=count, default=1, help="threads of torch (default: 1)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="eyes.FIELD=VALUE",
         help="change any setting of the training",

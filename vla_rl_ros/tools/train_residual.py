@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vla_rl_ros.core.changes import changed, check_changes
-from vla_rl_ros.tools.argument_types import positive
+from vla_rl_ros.tools.argument_types import count, positive
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 from vla_rl_ros.tools.train_bags import add_bag_options, run_bags
 from vla_rl_ros.tools.train_ros import add_ros_options, refuse_ros_options, run_ros
@@ -58,7 +58,7 @@ def add_residual_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse kee
         "--compiled", action="store_true",
         help="compile the gradient steps: a slow start, then twice as fast",
     )  # fmt: skip
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: 1)")
+    parser.add_argument("--threads", type=count, default=1, help="threads of torch (default: 1)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="learner.FIELD=VALUE",
         help="change any setting of learner, schedule, run or reward",
