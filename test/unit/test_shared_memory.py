@@ -129,8 +129,8 @@ def test_processes_that_are_gone_have_no_segments() -> None:
 
 @pytest.fixture
 def port() -> Iterator[Path]:
-    """A port that no Fast DDS opens."""
-    path = SHM / f"fastdds_port9{os.getpid()}"
+    """A port that no Fast DDS opens: its number is beyond those of UDP."""
+    path = SHM / f"fastdds_port9{os.getpid():07d}"
     yield path
     for each in (path, path.with_name(f"{path.name}_el")):
         each.unlink(missing_ok=True)
