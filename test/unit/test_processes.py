@@ -365,6 +365,12 @@ def test_weights_that_are_none_are_refused_before_anything_is_started(tmp_path: 
             graph(policy=policy, checkpoint=str(tmp_path / "nothing"))
 
 
+def test_a_learner_is_given_a_directory(tmp_path: Path) -> None:
+    (tmp_path / "policy.safetensors").touch()
+    with pytest.raises(ConfigError, match=r"--learner .* is a file: give the directory"):
+        graph(learner=tmp_path / "policy.safetensors")
+
+
 def test_a_policy_that_the_site_chooses_is_looked_at_as_such(tmp_path: Path) -> None:
     site = tmp_path / "site.yaml"
     site.write_text("vla_inference: {ros__parameters: {policy: onnx}}")

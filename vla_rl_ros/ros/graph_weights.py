@@ -35,6 +35,8 @@ def check_weights(options: GraphOptions, policy: str) -> None:
         read_actor(Path(options.residual).expanduser())
     for directory in options.classifiers:
         read_classifier(Path(directory).expanduser())
+    if options.learner is not None and options.learner.is_file():
+        raise ConfigError(f"--learner {options.learner} is a file: give the directory of a run")
     if options.checkpoint and policy in _LOCAL:
         path = Path(options.checkpoint).expanduser()
         if not path.exists():
