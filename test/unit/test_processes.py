@@ -371,6 +371,20 @@ def test_a_learner_is_given_a_directory(tmp_path: Path) -> None:
         graph(learner=tmp_path / "policy.safetensors")
 
 
+def test_settings_that_no_learner_has_are_refused_before_anything_is_started(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigError, match="preset='nosuch' is unknown"):
+        graph(learner=tmp_path, preset="nosuch")
+    with pytest.raises(ConfigError, match=r"LearnerConfig\.xi=9\.0 is outside"):
+        graph(learner=tmp_path, learner_settings="learner.xi=9")
+    site = tmp_path / "site.yaml"
+    site.write_text("learner: {ros__parameters: {preset: nosuch}}")
+    with pytest.raises(ConfigError, match="preset='nosuch' is unknown"):
+        graph(learner=tmp_path, site=site)
+    graph(learner=tmp_path, site=site, preset="rlpd")
+
+
 def test_a_policy_that_the_site_chooses_is_looked_at_as_such(tmp_path: Path) -> None:
     site = tmp_path / "site.yaml"
     site.write_text("vla_inference: {ros__parameters: {policy: onnx}}")

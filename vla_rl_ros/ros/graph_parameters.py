@@ -14,8 +14,8 @@ from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.policies.goal_eyes import are_goal_eyes, read_manifest
 from vla_rl_ros.policies.protocol import SHIPPED_EYES, absolute_eyes
 from vla_rl_ros.ros.graph import CAMERAS
+from vla_rl_ros.ros.graph_checks import check_options
 from vla_rl_ros.ros.graph_options import Backend, GraphOptions, Parameters, ParamValue
-from vla_rl_ros.ros.graph_weights import check_weights
 
 # Bring-up order of the managed nodes; the gate is last up and first down.
 MANAGED_NODES = (
@@ -55,7 +55,7 @@ def layered_parameters(
         nodes: Nodes that run.
 
     Raises:
-        ConfigError: The site contradicts itself, or weights are not there.
+        ConfigError: The site contradicts itself, or nodes would refuse the options.
     """
     layers = [
         _base_parameters(options, nodes),
@@ -64,10 +64,9 @@ def layered_parameters(
         share_parameters(options.overrides),
     ]
     merged = {node: _merged(layers, node) for node in nodes}
-    vla = merged.get("vla_inference", {})
-    check_weights(options, str(vla.get("policy", "")))
+    check_options(options, merged)
     if options.backend is Backend.REAL:
-        _refuse_simulated_weights(vla)
+        _refuse_simulated_weights(merged.get("vla_inference", {}))
     return merged
 
 
