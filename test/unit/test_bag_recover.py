@@ -158,6 +158,14 @@ def test_notes_in_a_bag_that_is_cut_off_are_not_lost(tmp_path: Path) -> None:
     assert (partial / "notes.txt").exists()
 
 
+def test_a_bag_that_cannot_be_completed_keeps_no_other_one_from_it(tmp_path: Path) -> None:
+    (tmp_path / "a.partial").mkdir()
+    make_partial(tmp_path / "b")
+    with pytest.raises(BagError, match=r"a\.partial holds no MCAP files"):
+        recover_all(tmp_path)
+    assert check(tmp_path / "b").problems == ()
+
+
 def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:
     settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
     partial = make_partial(tmp_path / "e", 60, settings)

@@ -107,8 +107,20 @@ def recover(path: Path) -> RecoverResult:
 
 
 def recover_all(directory: Path) -> list[RecoverResult]:
-    """Complete every ``*.partial`` bag in a directory; none of them may still be written."""
-    return [recover(path) for path in sorted(directory.glob(f"*{PARTIAL_SUFFIX}"))]
+    """Complete every ``*.partial`` bag in a directory; none of them may still be written.
+
+    Raises:
+        BagError: Some could not be completed; the others are.
+    """
+    results, refusals = [], []
+    for path in sorted(directory.glob(f"*{PARTIAL_SUFFIX}")):
+        try:
+            results.append(recover(path))
+        except (BagError, OSError) as error:  # noqa: PERF203 - the others are completed all the same
+            refusals.append(str(error))
+    if refusals:
+        raise BagError("; ".join(refusals))
+    return results
 
 
 def _locate(path: Path) -> tuple[Path, Path]:
