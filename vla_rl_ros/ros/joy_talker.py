@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from types import TracebackType
 
 import rclpy
-from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
 
+from vla_rl_ros.ros.joining import joined_context
 from vla_rl_ros.ros.qos import SENSOR
-from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 
 
 class JoyTalker:
@@ -24,9 +23,7 @@ class JoyTalker:
         Args:
             name: Of the node and of the device.
         """
-        self._context = Context()
-        remove_unborn_ports()
-        rclpy.init(context=self._context)
+        self._context = joined_context()
         self._node = Node(name, context=self._context)
         self._publisher = self._node.create_publisher(Joy, "teleop/joy", SENSOR)
 

@@ -15,7 +15,6 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.client import Client
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -25,8 +24,8 @@ from std_srvs.srv import SetBool, Trigger
 from vla_rl_ros.core.episode import EpisodeState
 from vla_rl_ros.core.errors import InvalidCommandError, VlaRlError
 from vla_rl_ros.ros.episode_codec import decode_episode
+from vla_rl_ros.ros.joining import joined_context
 from vla_rl_ros.ros.qos import EVENT, LATCHED
-from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 
 M = TypeVar("M")
 
@@ -48,9 +47,7 @@ class GraphObserver:
 
     def __init__(self, name: str = "observer") -> None:
         """Join the graph under `name`."""
-        self._context = Context()
-        remove_unborn_ports()
-        rclpy.init(context=self._context)
+        self._context = joined_context()
         self.node = Node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

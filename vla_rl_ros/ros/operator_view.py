@@ -16,7 +16,6 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
@@ -30,9 +29,9 @@ from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.gated_client import GatedClient
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.human_time import decode_human_time
+from vla_rl_ros.ros.joining import joined_context
 from vla_rl_ros.ros.operator_records import human_record, last_record, rounded, success_record
 from vla_rl_ros.ros.sampler import Sampler, Tap
-from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 
 REFRESH_S = 0.1
 WATCHED_S = 5.0
@@ -85,9 +84,7 @@ class OperatorView:
 
     def __init__(self, name: str = "operator_view") -> None:
         """Join the graph under `name`."""
-        self._context = Context()
-        remove_unborn_ports()
-        rclpy.init(context=self._context)
+        self._context = joined_context()
         self.node = Node(name, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
