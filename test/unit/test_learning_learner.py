@@ -213,11 +213,16 @@ def test_terminal_rows_have_the_reward_as_target() -> None:
     assert metrics["target_mean"] == pytest.approx(float(rows["reward"].mean()), abs=1e-6)
 
 
-def test_targets_can_be_clipped_to_the_range_of_returns() -> None:
-    config = dataclasses.replace(SMALL, clip_target=True)
-    learner = ResidualLearner(config, OBS, A, seed=0)
-    assert learner.update(batch(reward=7.0))["target_mean"] == 1.0
-    assert learner.update(batch(reward=-7.0))["target_mean"] == 0.0
+def test_targets_stay_within_what_the_reward_can_pay() -> None:
+    learner = ResidualLearner(SMALL, OBS, A, seed=0, value_range=(-1.0, 2.0))
+    assert learner.update(batch(reward=7.0))["target_mean"] == 2.0
+    assert learner.update(batch(reward=-7.0))["target_mean"] == -1.0
+    freely = dataclasses.replace(SMALL, clip_target=False)
+    for unbound in (
+        ResidualLearner(SMALL, OBS, A, seed=0),
+        ResidualLearner(freely, OBS, A, seed=0, value_range=(-1.0, 2.0)),
+    ):
+        assert unbound.update(batch(reward=7.0))["target_mean"] > 2.0
 
 
 def test_from_scratch_ignores_the_base() -> None:
@@ -409,7 +414,6 @@ def test_loss_that_is_not_finite_is_an_error() -> None:
         ({"num_target_critics": 3}, "num_critics=2: lower it"),
         ({"hidden": ()}, "at least one layer"),
         ({"offline_updates": 5}, "set both or none"),
-        ({"target_low": 2.0}, "swap"),
         ({"algorithm": "ppo"}, "td3, sac"),
     ],
 )

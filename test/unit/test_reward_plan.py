@@ -96,7 +96,15 @@ def test_an_episode_that_was_cut_off_would_have_gone_on_to_cost() -> None:
         LearnerConfig(gamma=0.9), RewardConfig(time_penalty=0.02), obs_dim=2, obs_version=""
     )
     assert plan.truncation_value == pytest.approx(-0.2)
-    assert RewardPlan(LearnerConfig(), obs_dim=2, obs_version="").truncation_value == 0.0
+    assert plan.value_range == pytest.approx((-0.2, 1.0))
+    plain = RewardPlan(LearnerConfig(), obs_dim=2, obs_version="")
+    assert plain.truncation_value == 0.0
+    assert plain.value_range == (0.0, 1.0)
+
+
+def test_what_an_environment_pays_has_no_known_range() -> None:
+    plan = RewardPlan(LearnerConfig(), obs_dim=2, obs_version="", paid="env")
+    assert plan.value_range is None
 
 
 def test_progress_is_learned_from_the_successes_of_an_earlier_run(

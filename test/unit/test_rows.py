@@ -21,7 +21,7 @@ GAMMA = 0.9
 
 
 def by_hand(
-    rows: list[Row], n: int, gamma: float, after: float, *, takeover_ends: bool = False
+    rows: list[Row], n: int, gamma: float, after: float, *, takeover_ends: bool, timeout_ends: bool
 ) -> list[dict]:
     """Transitions of one episode, tick by tick as the definitions say."""
     is_terminated = any(row.is_terminated for row in rows)
@@ -29,13 +29,18 @@ def by_hand(
     ticks = rows if last_is_tick else rows[:-1]
     result = []
     for tick, row in enumerate(ticks):
-        takeovers = [
+        losses = [
             later
             for later in range(tick + 1, len(rows))
-            if rows[later].source is Source.HUMAN and rows[later - 1].source is not Source.HUMAN
+            if (
+                takeover_ends
+                and rows[later].source is Source.HUMAN
+                and rows[later - 1].source is not Source.HUMAN
+            )
+            or (timeout_ends and rows[later - 1].is_truncated)
         ]
-        is_taken = takeover_ends and bool(takeovers)
-        end = takeovers[0] if is_taken else len(ticks)
+        is_lost = bool(losses)
+        end = losses[0] if is_lost else len(ticks)
         total, value, reached = 0.0, 0.0, tick
         for step in range(n):
             if tick + step < end:
@@ -43,11 +48,11 @@ def by_hand(
                 reached = tick + step + 1
         for step in range(tick, end):
             value += gamma ** (step - tick) * ticks[step].rewards[0]
-        if is_taken or not is_terminated:
+        if is_lost or not is_terminated:
             value += gamma ** (end - tick) * after
-        if is_taken and reached == end:
+        if is_lost and reached == end:
             total += gamma ** (end - tick) * after
-        is_over = reached == end and (is_taken or is_terminated)
+        is_over = reached == end and (is_lost or is_terminated)
         successor = rows[min(reached, len(rows) - 1)]
         result.append(
             {
@@ -84,25 +89,21 @@ def with_humans(rows: list[Row], rng: np.random.Generator) -> list[Row]:
     gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
     after=st.sampled_from([0.0, -3.0]),
     takeover_ends=st.booleans(),
+    timeout_ends=st.booleans(),
     seed=st.integers(0, 2**16),
 )  # fmt: skip
 def test_transitions_are_the_sums_of_the_definitions(
-    episodes, n, gamma, after, takeover_ends, seed
+    episodes, n, gamma, after, takeover_ends, timeout_ends, seed
 ):
     rng = np.random.default_rng(seed)
+    ends = {"takeover_ends": takeover_ends, "timeout_ends": timeout_ends}
     lists = [
         with_humans(episode(rng, rewards, number=number, end=end), rng)
         for number, (rewards, end) in enumerate(episodes)
     ]
-    expected = [
-        one
-        for rows in lists
-        for one in by_hand(rows, n, gamma, after, takeover_ends=takeover_ends)
-    ]
+    expected = [one for rows in lists for one in by_hand(rows, n, gamma, after, **ends)]
     packed = LAYOUT.pack([row for rows in lists for row in rows])
-    found = rows_to_transitions(
-        packed, LAYOUT, n, gamma, truncation_value=after, takeover_ends=takeover_ends
-    )
+    found = rows_to_transitions(packed, LAYOUT, n, gamma, truncation_value=after, **ends)
     assert len(found["reward"]) == len(expected)
     for key, column in found.items():
         assert column.dtype == np.float32
@@ -127,6 +128,20 @@ def test_truncation_bootstraps_from_the_closing_observation_and_its_base_action(
     found = rows_to_transitions(LAYOUT.pack(rows), LAYOUT, 1, GAMMA)
     np.testing.assert_array_equal(found["next_obs"][-1], rows[-1].obs)
     np.testing.assert_array_equal(found["next_base"][-1], rows[-1].base)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_episode_that_was_cut_off_has_failed_where_that_is_wanted(end):
+    rows = episode(np.random.default_rng(1), [0.0, 0.0, 0.0], end=end)
+    found = rows_to_transitions(
+        LAYOUT.pack(rows), LAYOUT, 2, GAMMA, truncation_value=-3.0, timeout_ends=True
+    )
+    if end == "truncated":
+        assert found["discount"].tolist() == pytest.approx([GAMMA**2, 0.0, 0.0])
+        assert found["reward"].tolist() == pytest.approx([0.0, -3.0 * GAMMA**2, -3.0 * GAMMA])
+    elif end == "interrupted":
+        # Nobody knows how it would have ended.
+        assert (found["discount"] > 0.0).all()
 
 
 def test_a_policy_that_is_helped_earns_nothing_of_what_the_human_does():

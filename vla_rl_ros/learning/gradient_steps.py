@@ -48,11 +48,13 @@ class GradientSteps:
         config: Settings.
         nets: What is changed.
         num_channels: Continuous channels of an action, C.
+        value_range: TD targets are kept within, None for no bounds.
     """
 
     config: LearnerConfig
     nets: Nets
     num_channels: int
+    value_range: tuple[float, float] | None = None
 
     def critic(
         self, batch: Arrays, noise: Arrays, *, is_conservative: bool, is_offline: bool
@@ -199,9 +201,7 @@ class GradientSteps:
                 alpha = self.nets.temperature.params[0].exp()
                 value = sac.soft_value(value, drawn.log_prob[0], alpha)
         wanted = td.target(batch["reward"], batch["discount"], value)
-        return (
-            wanted.clamp(config.target_low, config.target_high) if config.clip_target else wanted
-        )
+        return wanted if self.value_range is None else wanted.clamp(*self.value_range)
 
     def _draw(self, obs: Tensor, base: Tensor, noise: Tensor) -> Drawn:
         """Residuals (N, B, C) of the present policy for noise (N, B, C)."""

@@ -61,6 +61,7 @@ class ResidualLearner:
         action_dim: int,
         seed: int,
         *,
+        value_range: tuple[float, float] | None = None,
         execution: str = "eager",
         device: str = "cpu",
     ) -> None:
@@ -71,6 +72,8 @@ class ResidualLearner:
             obs_dim: Width of an observation, O.
             action_dim: Channels of an action, A.
             seed: Of weights and all noise.
+            value_range: Least and most that the reward can pay from anywhere, None if that is
+                not known; used with `config.clip_target`.
             execution: "eager", or "compiled": twice as fast after a start of 20 s or more, needs
                 a C++ compiler, equal to eager up to rounding.
             device: Torch device of the gradient steps.
@@ -94,7 +97,9 @@ class ResidualLearner:
         self._execution = execution
         self._keys = (*BATCH_KEYS, GRASP_KEY) if config.grasp else BATCH_KEYS
         self._noise = UpdateNoise(config, self._num_channels, self._generator, self._device)
-        steps = GradientSteps(config, self.nets, self._num_channels)
+        steps = GradientSteps(
+            config, self.nets, self._num_channels, value_range if config.clip_target else None
+        )
         self._critic_steps = {
             (is_conservative, is_offline): fused(
                 partial(steps.critic, is_conservative=is_conservative, is_offline=is_offline),

@@ -65,6 +65,7 @@ class OfflineTrainer:
         settings: OfflineSettings,
         *,
         truncation_value: float = 0.0,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         """Begin, or continue what lies in `out`.
 
@@ -75,6 +76,7 @@ class OfflineTrainer:
             config: Of the learner; `offline_actor` says whether the actor learns, too.
             settings: Of the run.
             truncation_value: See `transitions.tabulate`.
+            value_range: See `ResidualLearner`.
 
         Raises:
             ConfigError: The run there was begun with other settings, or holds other rows.
@@ -84,7 +86,12 @@ class OfflineTrainer:
         self._begun = begun_with(learner=config, run=settings)
         self._files = RunFiles(out)
         self.learner = ResidualLearner(
-            config, layout.obs_dim, layout.action_dim, settings.seed, execution=settings.execution
+            config,
+            layout.obs_dim,
+            layout.action_dim,
+            settings.seed,
+            value_range=value_range,
+            execution=settings.execution,
         )
         self._rng = np.random.default_rng([settings.seed, 3])
         self._has_normaliser = False
@@ -98,6 +105,7 @@ class OfflineTrainer:
             gamma=config.gamma,
             truncation_value=truncation_value,
             takeover_ends=config.takeover_ends,
+            timeout_ends=config.timeout_ends,
         )
         values = self._files.load()
         if values is not None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LEARNER: dict[str, Any] = {"xi_parts": (), "acting_tau": 1.0, "takeover_ends": False}
+_LEARNER: dict[str, Any] = {
+    "xi_parts": (), "acting_tau": 1.0, "takeover_ends": False, "timeout_ends": False,
+}  # fmt: skip
 _BASE: dict[str, Any] = {"second_steps": 0, "relays": 0}
 _BASE_UNKNOWN = ("second_rate", "relay_part", "episodes", "data_seed")
 """Without meaning in a run of one phase, or not noted by older ones."""

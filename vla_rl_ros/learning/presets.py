@@ -64,12 +64,13 @@ class LearnerConfig:
     takeover_ends: bool = param(
         True, doc="A policy that a human has to help earns nothing of what he does then."
     )
+    timeout_ends: bool = param(
+        False, doc="An episode that was cut off has failed: nothing is expected after it."
+    )
     tau: float = param(0.01, doc="Part of the critic that enters the target.", low=0.0, high=1.0)
     clip_target: bool = param(
-        False, doc="Keep TD targets within the range below; for rewards of known range."
+        True, doc="Keep TD targets within what the reward can pay, where that is known."
     )
-    target_low: float = param(0.0, doc="Smallest TD target.")
-    target_high: float = param(1.0, doc="Largest TD target.")
     backup_entropy: bool = param(False, doc="Subtract the entropy term in the SAC target.")
 
     # Steps.
@@ -181,8 +182,6 @@ class LearnerConfig:
                 "chooses the gripper, which xi does not bound: let it end with 1, or set "
                 "grasp=false"
             )
-        if self.target_low > self.target_high:
-            raise ConfigError("LearnerConfig.target_low exceeds target_high: swap them")
         if (self.offline_init == "none") != (self.offline_updates == 0):
             raise ConfigError(
                 f"LearnerConfig.offline_init='{self.offline_init}' with "
@@ -195,7 +194,7 @@ _SAC = dataclasses.replace(
     _DEFAULT,
     algorithm="sac", actor_lr=3e-4, tau=0.005, n_step=1, critic_only_updates=0, hidden=(256, 256),
     batch_size=256, utd=1, base_episodes=40, warm_up_steps=0, warm_up_noise=0.0,
-    residual_weight=0.0,
+    residual_weight=0.0, clip_target=False,
 )  # fmt: skip
 PRESETS: dict[str, LearnerConfig] = {
     "pld": _DEFAULT,
@@ -219,7 +218,7 @@ PRESETS: dict[str, LearnerConfig] = {
     "hil_serl": dataclasses.replace(
         _SAC,
         gamma=0.97, initial_temperature=1e-2, actor_q="mean", actor_every=2, utd=2, grasp=True,
-        base_episodes=20, takeover_ends=False,
+        base_episodes=20, takeover_ends=False, timeout_ends=True,
     ),
     "calql": dataclasses.replace(
         _SAC,

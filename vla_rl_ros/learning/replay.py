@@ -38,6 +38,7 @@ class Replay:
         gamma: float,
         truncation_value: float = 0.0,
         takeover_ends: bool = False,
+        timeout_ends: bool = False,
         window: int | None = None,
         sync: bool = False,
         skip_damaged: bool = False,
@@ -51,6 +52,7 @@ class Replay:
             gamma: Discount per tick.
             truncation_value: See `transitions.tabulate`.
             takeover_ends: Likewise.
+            timeout_ends: Likewise.
             window: Draw only from the latest transitions; None for all. Nothing is erased.
             sync: See `RowLog`.
             skip_damaged: See `RowLog`.
@@ -61,7 +63,8 @@ class Replay:
         """
         self.layout = layout
         self._n_step, self._gamma = n_step, gamma
-        self._truncation_value, self._takeover_ends = truncation_value, takeover_ends
+        self._truncation_value = truncation_value
+        self._takeover_ends, self._timeout_ends = takeover_ends, timeout_ends
         self._window = window
         self._log = RowLog(directory, layout, sync=sync, skip_damaged=skip_damaged)
         self._tabulate_all()
@@ -175,6 +178,7 @@ class Replay:
             self._gamma,
             truncation_value=self._truncation_value,
             takeover_ends=self._takeover_ends,
+            timeout_ends=self._timeout_ends,
         )
         chosen = (rows["flags"][table.row] & CONTEXT) == 0
         count = int(chosen.sum())

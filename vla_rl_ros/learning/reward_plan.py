@@ -78,6 +78,13 @@ class RewardPlan:
                 seed=seed,
             )
 
+    @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Least and most that can be earned from anywhere on, None where that is not known."""
+        if self.vice is not None or self._paid != "success":
+            return None
+        return self.truncation_value, 1.0
+
     def episode(self) -> Reward:
         """Judges the ticks of an episode, new for each."""
         wanted, learner = self._wanted, self._learner

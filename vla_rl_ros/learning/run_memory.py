@@ -143,7 +143,12 @@ class RunMemory(Generic[P]):
         """
         self.files = RunFiles(out)
         self.learner = ResidualLearner(
-            config, layout.obs_dim, layout.action_dim, seed, execution=execution
+            config,
+            layout.obs_dim,
+            layout.action_dim,
+            seed,
+            value_range=reward.value_range,
+            execution=execution,
         )
         self.schedule = Schedule(schedule, config.xi)
         self.learner.xi = self.schedule.xi
@@ -164,6 +169,7 @@ class RunMemory(Generic[P]):
                 gamma=config.gamma,
                 truncation_value=reward.truncation_value,
                 takeover_ends=config.takeover_ends,
+                timeout_ends=config.timeout_ends,
             )
             for name in ("online", "offline")
         )

@@ -82,11 +82,13 @@ def tabulate(
     *,
     truncation_value: float = 0.0,
     takeover_ends: bool = False,
+    timeout_ends: bool = False,
 ) -> TransitionTable:
     """Derive the transitions of a piece of rows.
 
-    Success masks the bootstrap; truncation bootstraps from the closing row. A run without a
-    closing row was interrupted: its last row serves as one, as nobody knows what its action did.
+    Success masks the bootstrap; truncation bootstraps from the closing row, unless it counts as
+    failure. A run without a closing row was interrupted: its last row serves as one, as nobody
+    knows what its action did.
 
     Args:
         rows: In the order of recording.
@@ -99,9 +101,20 @@ def tabulate(
         takeover_ends: What comes before a human takes over earns nothing of what he does then but
             `truncation_value`, as if it had failed there (cf. RLIF, arXiv 2311.12996, which pays
             -1). Otherwise a policy is paid for getting stuck where somebody helps.
+        timeout_ends: An episode that was cut off has failed: `truncation_value` is all there is
+            after it. Otherwise nothing ever says that a policy which is stuck stays so.
     """
     pieces = [
-        _tabulate_run(rows, first, last, layout, n, gamma, truncation_value, takeover_ends)
+        _tabulate_run(
+            rows[first:last],
+            first,
+            layout,
+            n,
+            gamma,
+            truncation_value,
+            takeover_ends=takeover_ends,
+            timeout_ends=timeout_ends,
+        )
         for first, last in segments(rows)
     ]
 
@@ -120,16 +133,16 @@ def tabulate(
 
 
 def _tabulate_run(
-    rows: RowArray,
+    run: RowArray,
     first: int,
-    last: int,
     layout: RowLayout,
     n: int,
     gamma: float,
     truncation_value: float,
+    *,
     takeover_ends: bool,
+    timeout_ends: bool,
 ) -> dict[str, npt.NDArray[Any]]:
-    run = rows[first:last]
     is_terminated = bool((run["flags"] & TERMINATED).any())
     # The closing row is no tick; without one, a terminated tick needs no successor.
     ends_in_tick = is_terminated and not is_closed(run[-1])
@@ -137,22 +150,23 @@ def _tabulate_run(
     ticks = np.arange(num_ticks)
     # The closing row says who would have acted next.
     is_human = np.append(run["source"] == Source.HUMAN, False)[: num_ticks + 1]
+    is_cut = (run["flags"][:num_ticks] & TRUNCATED) != 0
     # Where each tick's future ends for it: with the run, or where a human takes over.
-    is_final = is_human[1:] & ~is_human[:-1] & takeover_ends
+    is_final = (is_human[1:] & ~is_human[:-1] & takeover_ends) | (is_cut & timeout_ends)
     end = np.where(is_final, ticks + 1, num_ticks)
     end = np.minimum.accumulate(end[::-1])[::-1]
     reach = np.minimum(ticks + n, end)
     rewards = run["rewards"][:num_ticks].astype(np.float64)
     is_penalty = np.array([name == GRASP_KEY for name in layout.reward_terms])
     reward = rewards[:, ~is_penalty].sum(axis=1)
-    is_taken = (reach == end) & is_final[end - 1]
-    masked = is_taken | ((reach == num_ticks) & is_terminated)
+    is_lost = (reach == end) & is_final[end - 1]
+    masked = is_lost | ((reach == num_ticks) & is_terminated)
     discount = gamma ** (reach - ticks)
     after = 0.0 if is_terminated else truncation_value
     return {
         "row": first + ticks,
         "next_row": first + np.minimum(reach, len(run) - 1),
-        "reward": _sums(reward, reach, gamma) + is_taken * discount * truncation_value,
+        "reward": _sums(reward, reach, gamma) + is_lost * discount * truncation_value,
         "discount": np.where(masked, 0.0, discount),
         "mc_return": _returns(reward, is_final, gamma, after, truncation_value),
         "is_demo": ((run["flags"][:num_ticks] & DEMO) != 0) | is_human[:num_ticks],
@@ -175,12 +189,12 @@ def _returns(
     is_final: npt.NDArray[np.bool_],
     gamma: float,
     after: float,
-    after_takeover: float,
+    after_loss: float,
 ) -> npt.NDArray[np.float64]:
     result = np.empty_like(reward)
     value = after
     for tick in range(len(reward) - 1, -1, -1):
-        value = reward[tick] + gamma * (after_takeover if is_final[tick] else value)
+        value = reward[tick] + gamma * (after_loss if is_final[tick] else value)
         result[tick] = value
     return result
 
@@ -212,9 +226,11 @@ def rows_to_transitions(
     *,
     truncation_value: float = 0.0,
     takeover_ends: bool = False,
+    timeout_ends: bool = False,
 ) -> Transitions:
     """Transitions of rows, arrays of m rows each under the keys of a batch; see `tabulate`."""
     table = tabulate(
-        rows, layout, n, gamma, truncation_value=truncation_value, takeover_ends=takeover_ends
-    )
+        rows, layout, n, gamma, truncation_value=truncation_value,
+        takeover_ends=takeover_ends, timeout_ends=timeout_ends,
+    )  # fmt: skip
     return gather(rows, table, layout)

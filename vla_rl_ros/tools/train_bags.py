@@ -87,6 +87,7 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         config,
         changed(settings, "run", arguments.set),
         truncation_value=reward.truncation_value,
+        value_range=reward.value_range,
     )
     reader = BagRows(
         ActionSpec(control_period_s=seen.control_period_s),
