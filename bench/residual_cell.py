@@ -75,10 +75,18 @@ CASES = {
     "hard": Case(
         "peg",
         "peg_hard",
-        eyes=(),
+        eyes=("--episodes", "450", "--frames", "36000", "--steps", "2500"),
         steps=24_000,
         execute_ticks=0,
-        settings=(_TILTING, _SLOW_AVERAGE, "learner.offline_part=0.1"),
+        # How a residual failed on starts 1000 to 1099 has shaped its eyes.
+        final_start=2_000,
+        # A peg that is stuck until its time is up is worth nothing.
+        settings=(
+            _TILTING,
+            _SLOW_AVERAGE,
+            "learner.offline_part=0.1",
+            "learner.timeout_ends=true",
+        ),
     ),
     # So early a tower does not know where the cube is.
     "lift": Case(
@@ -88,8 +96,7 @@ CASES = {
         eyes=("--episodes", "450", "--frames", "24000", "--steps", "2500"),
         steps=36_000,
         execute_ticks=0,
-        # How a residual failed on starts 1000 to 1099 has shaped its eyes.
-        final_start=2_000,
+        final_start=2_000,  # likewise
         settings=(_TRANSLATION_ONLY, _SLOW_AVERAGE),
     ),
 }

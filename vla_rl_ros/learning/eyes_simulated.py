@@ -28,8 +28,9 @@ from vla_rl_ros.sim.variants import variant
 _BESIDE_PART = 0.35
 _ASTRAY_HEIGHT_M = (0.09, 0.17)
 _ASTRAY_SPREAD_M = 0.07
-_ASTRAY_PRESS_M = (0.008, 0.014)
+_PRESS_M = (0.008, 0.014)
 _ASTRAY_TICKS = (2, 13)
+_STUCK_TICKS = (0, 15)
 _SEED = 20_262
 _MAX_DRAWS = 50
 
@@ -77,14 +78,17 @@ def _begun(sim: FastSim, task: Task, rng: np.random.Generator) -> Episode:
         sim.reset(task, layout=sample_layout(task, sim.config, rng))
         return Episode(sim, task, rng, image_px=image_px)
     if task is Task.PEG:
-        return begin_beside(sim, rng, image_px=image_px)
+        episode = begin_beside(sim, rng, image_px=image_px)
+        # A policy goes on pressing, and the peg slides on and turns in the hand.
+        press_down(episode, rng, press_m=_PRESS_M, num_ticks=_STUCK_TICKS)
+        return episode
     layout = sample_layout(task, sim.config, rng)
     places_m = (layout.cube.position_m[:2], layout.button_xy_m, layout.hole_xy_m)
     beside_m = places_m[rng.integers(3)] + rng.uniform(-_ASTRAY_SPREAD_M, _ASTRAY_SPREAD_M, 2)
     start = Pose(np.append(beside_m, rng.uniform(*_ASTRAY_HEIGHT_M)), layout.start.quat_xyzw)
     sim.reset(task, layout=dataclasses.replace(layout, start=start))
     episode = Episode(sim, task, rng, image_px=image_px)
-    press_down(episode, rng, press_m=_ASTRAY_PRESS_M, num_ticks=_ASTRAY_TICKS)
+    press_down(episode, rng, press_m=_PRESS_M, num_ticks=_ASTRAY_TICKS)
     return episode
 
 

@@ -79,6 +79,7 @@ def _running(options: GraphOptions, model: str) -> Iterator[_Bench]:
         mouse = HidMouse(path, model)
         mouse.plug()
         stack.callback(mouse.unplug)
+        _tell("bringing the graph up")
         graph = stack.enter_context(run_graph(options))
         observer = stack.enter_context(GraphObserver())
         wait_for_bringup(observer, graph.check)
