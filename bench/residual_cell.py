@@ -86,6 +86,7 @@ CASES = {
             _SLOW_AVERAGE,
             "learner.offline_part=0.1",
             "learner.timeout_ends=true",
+            "learner.clip_target=true",
         ),
     ),
     # So early a tower does not know where the cube is.

@@ -27,7 +27,7 @@ _TASK_OPTIONS = {
     # from afar, and a peg that is stuck must not be worth anything.
     "peg": (
         "learner.xi=0.25", "learner.num_critics=10", "learner.n_step=10",
-        "learner.timeout_ends=true", "learner.acting_tau=0.0005",
+        "learner.timeout_ends=true", "learner.clip_target=true", "learner.acting_tau=0.0005",
     ),
 }  # fmt: skip
 _EVAL_EVERY, _GOAL = 2_000, 0.95

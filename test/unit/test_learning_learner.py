@@ -214,13 +214,13 @@ def test_terminal_rows_have_the_reward_as_target() -> None:
 
 
 def test_targets_stay_within_what_the_reward_can_pay() -> None:
-    learner = ResidualLearner(SMALL, OBS, A, seed=0, value_range=(-1.0, 2.0))
+    clipped = dataclasses.replace(SMALL, clip_target=True)
+    learner = ResidualLearner(clipped, OBS, A, seed=0, value_range=(-1.0, 2.0))
     assert learner.update(batch(reward=7.0))["target_mean"] == 2.0
     assert learner.update(batch(reward=-7.0))["target_mean"] == -1.0
-    freely = dataclasses.replace(SMALL, clip_target=False)
     for unbound in (
-        ResidualLearner(SMALL, OBS, A, seed=0),
-        ResidualLearner(freely, OBS, A, seed=0, value_range=(-1.0, 2.0)),
+        ResidualLearner(clipped, OBS, A, seed=0),
+        ResidualLearner(SMALL, OBS, A, seed=0, value_range=(-1.0, 2.0)),
     ):
         assert unbound.update(batch(reward=7.0))["target_mean"] > 2.0
 

@@ -46,8 +46,19 @@ def test_a_step_is_a_jump_of_its_size() -> None:
     assert jump.distance_m == pytest.approx(3e-3, abs=6e-4)
 
 
-def test_without_references_there_is_nothing_to_say() -> None:
+def test_a_reference_that_goes_on_while_one_is_missing_does_not_jump() -> None:
+    references = [r for r in moving(500, turns_ms=200, heard_ms=5) if r[0] != 200 * MS]
+    jump = jump_at(209 * MS, ALONG_Y, references, PERIOD_NS)
+    assert jump is not None
+    assert jump.distance_m < 3e-4
+
+
+def test_what_nobody_saw_is_not_judged() -> None:
     assert jump_at(0, ALONG_Y, [], PERIOD_NS) is None
+    references = moving(500, turns_ms=200)
+    told_late = [r for r in references if not 190 * MS < r[0] < 220 * MS]
+    assert jump_at(205 * MS, ALONG_Y, told_late, PERIOD_NS) is None
+    assert jump_at(15 * MS, ALONG_Y, references[1:], PERIOD_NS) is None
 
 
 def test_response_is_the_first_target_that_turns_as_told() -> None:

@@ -69,7 +69,7 @@ class LearnerConfig:
     )
     tau: float = param(0.01, doc="Part of the critic that enters the target.", low=0.0, high=1.0)
     clip_target: bool = param(
-        True, doc="Keep TD targets within what the reward can pay, where that is known."
+        False, doc="Keep TD targets within what the reward can pay, where that is known."
     )
     backup_entropy: bool = param(False, doc="Subtract the entropy term in the SAC target.")
 
@@ -194,7 +194,7 @@ _SAC = dataclasses.replace(
     _DEFAULT,
     algorithm="sac", actor_lr=3e-4, tau=0.005, n_step=1, critic_only_updates=0, hidden=(256, 256),
     batch_size=256, utd=1, base_episodes=40, warm_up_steps=0, warm_up_noise=0.0,
-    residual_weight=0.0, clip_target=False,
+    residual_weight=0.0,
 )  # fmt: skip
 PRESETS: dict[str, LearnerConfig] = {
     "pld": _DEFAULT,

@@ -197,7 +197,9 @@ class _Bench:
         self, found: Measured, name: str, change_ns: int, commanded: FloatArray
     ) -> None:
         jump = jump_at(change_ns, commanded[:6], self._probe.references, _PERIOD_NS)
-        if jump is not None:
+        if jump is None:
+            found.unseen += 1
+        else:
             found.jumps[name].append(jump)
 
     def _run_episode(self, source: Source | None = None) -> None:
