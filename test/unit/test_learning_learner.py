@@ -415,6 +415,7 @@ def test_loss_that_is_not_finite_is_an_error() -> None:
         ({"hidden": ()}, "at least one layer"),
         ({"offline_updates": 5}, "set both or none"),
         ({"algorithm": "ppo"}, "td3, sac"),
+        ({"clip_target": True, "backup_entropy": True}, "set one of them to false"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(

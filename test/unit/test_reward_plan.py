@@ -117,6 +117,13 @@ def test_progress_is_learned_from_the_successes_of_an_earlier_run(
     assert "progress of" in layout.reward_version
     assert "scale 0.5" in layout.reward_version
     assert np.abs(rows["rewards"][:, 1]).max() > 0.01
+    plan = RewardPlan(
+        LearnerConfig(),
+        RewardConfig(progress=str(earlier), progress_scale=0.5),
+        obs_dim=layout.obs_dim,
+        obs_version=layout.obs_version,
+    )
+    assert plan.value_range == (-1.0, 1.0)
     # The same reward goes on, another one does not.
     finished(tmp_path, *changes, steps=200)
     with pytest.raises(ConfigError, match="reward_version="):
@@ -213,6 +220,8 @@ def test_a_directory_without_successes_is_refused(tmp_path: Path) -> None:
         (("reward.vice=a",), {}, "success", "learner.n_step=1"),
         (("reward.vice=a",), {"n_step": 1, "conservative": "always"}, "success", "Cal-QL"),
         (("reward.vice=a",), {"n_step": 1}, "env", "--reward env"),
+        (("reward.vice=a",), {"n_step": 1, "clip_target": True}, "success", "can be earned"),
+        ((), {"clip_target": True}, "env", "can be earned"),
     ],
 )
 def test_what_makes_no_sense_is_named(

@@ -59,6 +59,7 @@ def test_what_nobody_saw_is_not_judged() -> None:
     told_late = [r for r in references if not 190 * MS < r[0] < 220 * MS]
     assert jump_at(205 * MS, ALONG_Y, told_late, PERIOD_NS) is None
     assert jump_at(15 * MS, ALONG_Y, references[1:], PERIOD_NS) is None
+    assert jump_at(205 * MS, ALONG_Y, moving(240, turns_ms=200), PERIOD_NS) is None
 
 
 def test_response_is_the_first_target_that_turns_as_told() -> None:

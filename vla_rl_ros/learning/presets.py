@@ -65,11 +65,13 @@ class LearnerConfig:
         True, doc="A policy that a human has to help earns nothing of what he does then."
     )
     timeout_ends: bool = param(
-        False, doc="An episode that was cut off has failed: nothing is expected after it."
+        False,
+        doc="An episode that was cut off, by its time, an operator or a fault, has failed: "
+        "nothing is earned after it, and a time penalty goes on.",
     )
     tau: float = param(0.01, doc="Part of the critic that enters the target.", low=0.0, high=1.0)
     clip_target: bool = param(
-        False, doc="Keep TD targets within what the reward can pay, where that is known."
+        False, doc="Keep TD targets, but the grasp critic's, within what the reward can pay."
     )
     backup_entropy: bool = param(False, doc="Subtract the entropy term in the SAC target.")
 
@@ -181,6 +183,11 @@ class LearnerConfig:
                 f"LearnerConfig.xi_parts ends with {self.xi_parts[-1]:g}, but with grasp a critic "
                 "chooses the gripper, which xi does not bound: let it end with 1, or set "
                 "grasp=false"
+            )
+        if self.clip_target and self.backup_entropy:
+            raise ConfigError(
+                "LearnerConfig.clip_target bounds what the reward can pay, and backup_entropy "
+                "adds to that: set one of them to false"
             )
         if (self.offline_init == "none") != (self.offline_updates == 0):
             raise ConfigError(

@@ -67,6 +67,11 @@ def reward_config(
             "reward.time_penalty needs learner.gamma below 1: without a discount, what an "
             "episode that was cut off would still cost has no bound"
         )
+    if learner.clip_target and (config.vice or paid != "success"):
+        raise ConfigError(
+            "learner.clip_target needs to know what can be earned, and with reward.vice or "
+            "--reward env nobody does: leave it out"
+        )
     if config.vice:
         from vla_rl_ros.learning.vice import check_learner
 

@@ -83,7 +83,9 @@ class RewardPlan:
         """Least and most that can be earned from anywhere on, None where that is not known."""
         if self.vice is not None or self._paid != "success":
             return None
-        return self.truncation_value, 1.0
+        # A step back may cost all the progress there is, and lead to an end that costs as much.
+        step_back = self._wanted.progress_scale if self._progress is not None else 0.0
+        return self.truncation_value - step_back, 1.0
 
     def episode(self) -> Reward:
         """Judges the ticks of an episode, new for each."""

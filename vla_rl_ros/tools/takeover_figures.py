@@ -99,7 +99,7 @@ def jump_at(
     if not begin or not window:
         return None
     first_ns, first = references[begin - 1]
-    if window[0][0] - first_ns > _MAX_GAP_NS:
+    if window[0][0] - first_ns > _MAX_GAP_NS or window[-1][0] < change_ns + period_ns // 2:
         return None
     index = bisect.bisect_right(references, first_ns - _BEFORE_NS, key=lambda pair: pair[0])
     if not index:
