@@ -13,30 +13,14 @@ import numpy as np
 
 from vla_rl_ros.core.geometry import (
     angle_between_rad,
-    offset_pose,
-    pose_increment,
     rotation_error_rad,
 )
-from vla_rl_ros.core.types import FloatArray, Pose
+from vla_rl_ros.core.types import Pose
+from vla_rl_ros.tools.takeover_jump import Jump, Stamped
 
-Stamped = Sequence[tuple[int, Pose]]
 _MS = 1e-6
 _MAX_LATENCY_NS = 500_000_000
-_BEFORE_NS = 20_000_000
-_HEARD_BY_NS = 20_000_000
-# References are told every 10 ms; where two in a row are missing nobody saw what happened.
-_MAX_GAP_NS = 25_000_000
 _THERE_M, _THERE_RAD = 5e-4, math.radians(0.2)
-# Where one millimetre and a quarter of a degree weigh the same.
-_LEVER_M = 0.23
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Jump:
-    """Way of the reference beyond what was commanded, within one period of a change of driver."""
-
-    distance_m: float
-    angle_rad: float
 
 
 def at_or_before(series: Stamped, time_ns: int) -> Pose | None:
@@ -73,53 +57,6 @@ def response_ms(
         if ahead_rad * math.copysign(1.0, turn_rad) > 0.5 * abs(turn_rad):
             return (sent_ns - report_ns) * _MS
     return None
-
-
-def jump_at(
-    change_ns: int, commanded: FloatArray, references: Stamped, period_ns: int
-) -> Jump | None:
-    """How far the reference strays from what was commanded, in the period after a change.
-
-    What was commanded is the motion before the change until the arm hears of it, and the new one
-    from then on. When it hears is not known to some milliseconds, as references are told in steps
-    of 10 ms: the best fit counts. A step of the reference itself fits none.
-
-    Args:
-        change_ns: First target of the new driver.
-        commanded: Increment per period that he asked for, SI, shape (6,).
-        references: References of the arm.
-        period_ns: Control period.
-
-    Returns:
-        None where nobody saw it: nothing was told before or in time after, as happens on a machine
-        that is busy with something else.
-    """
-    begin = bisect.bisect_right(references, change_ns, key=lambda pair: pair[0])
-    window = [pair for pair in references[begin:] if pair[0] <= change_ns + period_ns]
-    if not begin or not window:
-        return None
-    first_ns, first = references[begin - 1]
-    if window[0][0] - first_ns > _MAX_GAP_NS or window[-1][0] < change_ns + period_ns // 2:
-        return None
-    index = bisect.bisect_right(references, first_ns - _BEFORE_NS, key=lambda pair: pair[0])
-    if not index:
-        return None
-    earlier_ns, earlier = references[index - 1]
-    # Per period, as `commanded` is.
-    per_period = period_ns / (first_ns - earlier_ns)
-    before = per_period * np.concatenate(pose_increment(first, earlier))
-    jumps = []
-    for heard_ns in range(0, change_ns - first_ns + _HEARD_BY_NS + 1, 2_000_000):
-        worst_m = worst_rad = 0.0
-        for sent_ns, pose in window:
-            since_ns = sent_ns - first_ns
-            old, new = min(since_ns, heard_ns), max(0, since_ns - heard_ns)
-            move = (old * before + new * commanded[:6]) / period_ns
-            wanted = offset_pose(first, move[:3], move[3:6])
-            worst_m = max(worst_m, math.dist(pose.position_m, wanted.position_m))
-            worst_rad = max(worst_rad, angle_between_rad(pose.quat_xyzw, wanted.quat_xyzw))
-        jumps.append(Jump(distance_m=worst_m, angle_rad=worst_rad))
-    return min(jumps, key=lambda jump: jump.distance_m + _LEVER_M * jump.angle_rad)
 
 
 def rest_ms(begin_ns: int, references: Stamped) -> float:

@@ -27,12 +27,12 @@ from vla_rl_ros.sim.hid_mouse import HidMouse
 from vla_rl_ros.tools.stand_in import simulated_mouse
 from vla_rl_ros.tools.takeover_figures import (
     Measured,
-    jump_at,
     num_changes,
     response_ms,
     rest_ms,
 )
 from vla_rl_ros.tools.takeover_hand import Hand
+from vla_rl_ros.tools.takeover_jump import Stamped, jump_at
 
 if TYPE_CHECKING:
     from vla_rl_ros.ros.observer import GraphObserver
@@ -179,10 +179,10 @@ class _Bench:
             (found.response_ms if index else found.takeover_ms).append(took_ms)
             if index == 0:
                 change_ns = report_ns + round(took_ms * 1e6)
-                self._note_jump(found, "takeover", change_ns, commanded)
+                self._note_jump(found, "takeover", change_ns, commanded, probe.targets)
         report_ns = self._hand.changes[-1][0]
         target_ns = next((ns for ns, _ in probe.targets if ns > report_ns), report_ns)
-        self._note_jump(found, "release", target_ns, np.zeros(6))
+        self._note_jump(found, "release", target_ns, np.zeros(6), probe.targets)
 
     def _judge_hand_back(self, found: Measured) -> None:
         """The first action of the policy after the last hold."""
@@ -191,12 +191,19 @@ class _Bench:
         if not holds or holds[-1] + 1 >= len(rows):
             return
         sent_ns, row = rows[holds[-1] + 1]
-        self._note_jump(found, "hand_back", sent_ns, row.base + row.residual)
+        # The target of that row may have been sent before the row was.
+        targets = [pair for pair in self._probe.targets if pair[0] <= rows[holds[-1]][0]]
+        self._note_jump(found, "hand_back", sent_ns, row.base + row.residual, targets)
 
     def _note_jump(
-        self, found: Measured, name: str, change_ns: int, commanded: FloatArray
+        self,
+        found: Measured,
+        name: str,
+        change_ns: int,
+        commanded: FloatArray,
+        targets: Stamped,
     ) -> None:
-        jump = jump_at(change_ns, commanded[:6], self._probe.references, _PERIOD_NS)
+        jump = jump_at(change_ns, commanded, self._probe.references, targets, _PERIOD_NS)
         if jump is None:
             found.unseen += 1
         else:
