@@ -249,18 +249,40 @@ class Config: pass
 class Child(ManagedNode[Config]):
     def start(self): print("started", flush=True)
     def stop(self, reason): print("stopped", reason, self.context.ok(), flush=True)
-sys.exit(run(lambda: Child("child", Config)))
+class Stuck(Child):
+    def destroy_node(self):
+        import ctypes
+        ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock, as the middleware does
+sys.exit(run(lambda: globals()[sys.argv[1]]("child", Config)))
 """
+
+
+def start_child(kind: str) -> subprocess.Popen[str]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == "started"
+    return child
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_node_while_its_context_is_alive(signum: signal.Signals) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline().strip() == "started"
+    child = start_child("Child")
     child.send_signal(signum)
     out, _ = child.communicate(timeout=10)
     assert out.strip() == "stopped shutdown True"
     assert child.returncode == 0
+
+
+def test_a_middleware_that_hangs_does_not_keep_a_stopped_node() -> None:
+    child = start_child("Stuck")
+    child.send_signal(signal.SIGINT)
+    out, said = child.communicate(timeout=10)
+    assert out.strip() == "stopped shutdown True"
+    assert child.returncode == -signal.SIGALRM
+    assert "in destroy_node" in said

@@ -7,6 +7,7 @@ SIGTERM are handled here and `stop` runs while publishers are alive.
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 import traceback
@@ -21,6 +22,9 @@ from rclpy.signals import SignalHandlerOptions
 from vla_rl_ros.core.errors import VlaRlError
 from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 from vla_rl_ros.ros.urgency import Urgency, hurry
+
+# What the middleware may take to leave the graph, on a busy machine too.
+_LEAVE_S = 1.5
 
 Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
 
@@ -52,7 +56,8 @@ def run(
         urgency: Of its callbacks and its middleware.
 
     Returns:
-        0 after a signal, 1 after an exception, 2 when the nodes could not be created.
+        0 after a signal, 1 after an exception, 2 when the nodes could not be created. The process
+        dies of SIGALRM when the nodes have stopped, but the middleware does not let go of them.
     """
     remove_unborn_ports()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -87,9 +92,23 @@ def _shut_down(nodes: list[LifecycleNode], executor: SingleThreadedExecutor) -> 
     for node in reversed(nodes):
         _trigger_shutdown(node)
     executor.shutdown()
+    _end_in(_LEAVE_S)
     for node in nodes:
         node.destroy_node()
     rclpy.try_shutdown()
+    signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+
+def _end_in(duration_s: float) -> None:
+    """Have the kernel end this process after a time; all that matters has been done by then.
+
+    Fast DDS 3.2 may wait for ever in the removal of an endpoint while other processes remove
+    theirs (about one stop of thirty), and rclpy holds the interpreter's lock
+    meanwhile: no Python would run. The log gets the place where it hung.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, all_threads=False, chain=True)
+    signal.setitimer(signal.ITIMER_REAL, duration_s)
 
 
 def _trigger_shutdown(node: LifecycleNode) -> None:

@@ -138,9 +138,11 @@ class Child:
         """Whether the end is none to worry about.
 
         A process that was asked to stop before it had installed its signal handlers dies of the
-        signal; nothing was running in it yet.
+        signal; nothing was running in it yet. One whose nodes have stopped, but whose middleware
+        hangs, dies of its own alarm (`ros.run`).
         """
-        asked = (-signal.SIGINT, -signal.SIGTERM) if self.was_asked_to_stop else ()
+        ends = (-signal.SIGINT, -signal.SIGTERM, -signal.SIGALRM)
+        asked = ends if self.was_asked_to_stop else ()
         return self.returncode in (0, None, *asked)
 
 
