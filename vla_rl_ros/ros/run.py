@@ -103,8 +103,8 @@ def _end_in(duration_s: float) -> None:
     """Have the kernel end this process after a time; all that matters has been done by then.
 
     Fast DDS 3.2 may wait for ever in the removal of an endpoint while other processes remove
-    theirs (about one stop of thirty), and rclpy holds the interpreter's lock
-    meanwhile: no Python would run. The log gets the place where it hung.
+    theirs (about one stop of thirty), and rclpy may hold the interpreter's lock meanwhile, so that
+    no thread of Python's could end it. The log gets the place where it hung.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, all_threads=False, chain=True)
