@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,8 +145,7 @@ class _Bars:
             self._phase = phase
         self._bar.update(done - self._bar.n)
         schedule = self._trainer.state.schedule
-        self._bar.set_postfix(
-            driver=schedule.driver.value,
-            success=f"{schedule.success(schedule.driver):.2f}",
-            refresh=False,
-        )
+        success = schedule.success(schedule.driver)
+        # It is not known before the driver has had some episodes.
+        known = {} if math.isnan(success) else {"success": f"{success:.2f}"}
+        self._bar.set_postfix(driver=schedule.driver.value, **known, refresh=False)
