@@ -240,6 +240,7 @@ def test_stale_and_future_stamps_are_refused() -> None:
 
 CHILD = """
 import sys
+import time
 from rclpy.lifecycle import LifecycleNode
 from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.run import run
@@ -253,6 +254,13 @@ class Stuck(Child):
     def destroy_node(self):
         import ctypes
         ctypes.PyDLL(None).sleep(60)  # with the interpreter's lock, as the middleware does
+class Interrupted(Child):
+    def setup(self):
+        print("started", flush=True)
+        time.sleep(60)
+    def teardown(self):
+        time.sleep(2.0)  # longer than the middleware may take
+        print("torn down", flush=True)
 sys.exit(run(lambda: globals()[sys.argv[1]]("child", Config)))
 """
 
@@ -286,3 +294,12 @@ def test_a_middleware_that_hangs_does_not_keep_a_stopped_node() -> None:
     assert out.strip() == "stopped shutdown True"
     assert child.returncode == -signal.SIGALRM
     assert "in destroy_node" in said
+
+
+def test_a_node_that_was_interrupted_in_a_transition_still_lets_go() -> None:
+    child = start_child("Interrupted")
+    child.send_signal(signal.SIGINT)
+    child.send_signal(signal.SIGTERM)
+    out, said = child.communicate(timeout=10)
+    assert out.strip() == "torn down", said
+    assert child.returncode == 0, said

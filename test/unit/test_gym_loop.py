@@ -298,6 +298,10 @@ def test_the_command_lines_train_continue_and_evaluate(tmp_path, capsys):
     ours = evaluated("--policy", "residual", "--out", str(tmp_path / "run"))
     named = evaluated("--policy", figures["checkpoint"])
     assert (ours["success"], ours["mean_steps"]) == (named["success"], named["mean_steps"])
+    noisy = evaluated("--policy", "residual", "--explore")
+    assert noisy == evaluated("--policy", "residual", "--explore")  # noise belongs to the start
+    assert noisy["explore"]
+    assert noisy["mean_steps"] != untrained["mean_steps"]
     with pytest.raises(ConfigError, match="is not a policy"):
         evaluated("--policy", str(tmp_path / "nothing"))
 

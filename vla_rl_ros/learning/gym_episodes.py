@@ -164,7 +164,7 @@ def evaluate(door: Door, actor: Actor | None, starts: Iterable[int]) -> list[Epi
 
     Args:
         door: Environment and base.
-        actor: Without noise; None for the base alone.
+        actor: What adds to the base, None for the base alone.
         starts: Numbers of held-out starts.
     """
     return [play(door, actor, start, held_out=True) for start in starts]

@@ -101,10 +101,14 @@ class ManagedNode(LifecycleNode, Generic[C]):
         if self.trigger_configure() == success:
             self.trigger_activate()
 
-    def destroy_node(self) -> None:
-        """Leave nothing behind, threads and devices included, whatever the state."""
+    def release(self) -> None:
+        """Stop and let go of threads and devices, whatever the state; idempotent."""
         self._stop("destroyed")
         self._teardown()
+
+    def destroy_node(self) -> None:
+        """Leave nothing behind, threads and devices included, whatever the state."""
+        self.release()
         super().destroy_node()
 
     def _guard(self, label: str, hook: Callable[[], None]) -> bool:

@@ -13,20 +13,21 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode
 from rclpy.signals import SignalHandlerOptions
 
 from vla_rl_ros.core.errors import VlaRlError
+from vla_rl_ros.ros.managed_node import ManagedNode
 from vla_rl_ros.ros.unborn_ports import remove_unborn_ports
 from vla_rl_ros.ros.urgency import Urgency, hurry
 
 # What the middleware may take to leave the graph, on a busy machine too.
 _LEAVE_S = 1.5
 
-Factory = Callable[[], "LifecycleNode | Sequence[LifecycleNode]"]
+Factory = Callable[[], "ManagedNode[Any] | Sequence[ManagedNode[Any]]"]
 
 
 class _StopRequest:
@@ -62,7 +63,7 @@ def run(
     remove_unborn_ports()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     request = _StopRequest()
-    nodes: list[LifecycleNode] = []
+    nodes: list[ManagedNode[Any]] = []
     executor = SingleThreadedExecutor()
     code = 0
     try:
@@ -88,9 +89,11 @@ def run(
     return code
 
 
-def _shut_down(nodes: list[LifecycleNode], executor: SingleThreadedExecutor) -> None:
+def _shut_down(nodes: list[ManagedNode[Any]], executor: SingleThreadedExecutor) -> None:
     for node in reversed(nodes):
         _trigger_shutdown(node)
+        # Nothing is left of it but for a transition that a second signal interrupted.
+        node.release()
     executor.shutdown()
     _end_in(_LEAVE_S)
     for node in nodes:
@@ -111,7 +114,7 @@ def _end_in(duration_s: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, duration_s)
 
 
-def _trigger_shutdown(node: LifecycleNode) -> None:
+def _trigger_shutdown(node: ManagedNode[Any]) -> None:
     try:
         node.trigger_shutdown()
     except Exception:  # noqa: BLE001 - the other nodes must still be stopped

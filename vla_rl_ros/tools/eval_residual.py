@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +15,13 @@ from vla_rl_ros.tools.argument_types import count
 from vla_rl_ros.tools.residual_options import add_door_options, door_settings
 
 if TYPE_CHECKING:
+    from vla_rl_ros.learning.acting import ResidualActor
     from vla_rl_ros.learning.gym_door import Door
     from vla_rl_ros.learning.gym_episodes import Actor, Episode
 
 _TOLD = ("driver", "steps", "version", "obs_version")
 """What a file of weights says that is worth repeating."""
+_NOISE_SEED = 7
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +34,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=count, default=50, help="how many (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="first held-out start (default: 0)")
     parser.add_argument("--out", type=Path, help="directory of the run whose residual is meant")
+    parser.add_argument(
+        "--explore",
+        action="store_true",
+        help="the residual carries the noise it was trained with, another one for each start",
+    )
     parser.add_argument("--log", type=Path, help="file for one JSON line per episode")
     parser.set_defaults(run=run_gym)
 
@@ -58,11 +66,13 @@ def run_gym(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--episodes {arguments.episodes}: at least one")
     door = Door(door_settings(arguments))
     actor, facts = _actor(arguments, door)
+    if actor is not None and arguments.explore:
+        facts["explore"] = True
     episodes: list[Episode] = []
     starts = range(arguments.seed, arguments.seed + arguments.episodes)
     with tqdm(starts, desc=f"eval {arguments.policy}", unit="episode") as progress:
         for start in progress:
-            episodes += evaluate(door, actor, [start])
+            episodes += evaluate(door, _at(start, actor, arguments), [start])
             progress.set_postfix(
                 solved=sum(episode.is_success for episode in episodes), refresh=False
             )
@@ -75,7 +85,19 @@ def run_gym(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _actor(arguments: argparse.Namespace, door: Door) -> tuple[Actor | None, dict[str, str]]:
+def _at(start: int, actor: ResidualActor | None, arguments: argparse.Namespace) -> Actor | None:
+    """What adds to the base in the episode of a start; the same whatever was played before."""
+    import numpy as np
+
+    if actor is None:
+        return None
+    rng = np.random.default_rng([_NOISE_SEED, start]) if arguments.explore else None
+    return functools.partial(actor.act, rng=rng)
+
+
+def _actor(
+    arguments: argparse.Namespace, door: Door
+) -> tuple[ResidualActor | None, dict[str, Any]]:
     """Who adds to the base, and facts about it.
 
     Raises:
@@ -90,7 +112,7 @@ def _actor(arguments: argparse.Namespace, door: Door) -> tuple[Actor | None, dic
         return None, {"policy": "base"}
     if arguments.policy == "residual" and arguments.out is None:
         learner = ResidualLearner(LearnerConfig(), door.obs_dim, door.action_dim, 0)
-        return ResidualActor(learner.weights()).act, {"policy": "untrained residual"}
+        return ResidualActor(learner.weights()), {"policy": "untrained residual"}
     is_of_run = arguments.policy == "residual"
     path = arguments.out / POLICY_FILE if is_of_run else Path(arguments.policy)
     weights, facts = load_policy(path / POLICY_FILE if path.is_dir() else path)
@@ -102,4 +124,4 @@ def _actor(arguments: argparse.Namespace, door: Door) -> tuple[Actor | None, dic
         )
     told = {name: facts[name] for name in _TOLD if name in facts}
     facts = {"policy": str(path), **told}
-    return (None if facts.get("driver") == "base" else found.act), facts
+    return (None if facts.get("driver") == "base" else found), facts
