@@ -273,12 +273,33 @@ def test_the_tick_in_which_an_episode_ends_has_its_row(cell, operator, bring_up,
 def test_presses_of_the_gripper_reach_the_hand(cell, operator, bring_up) -> None:
     bring_up()
     cell.enter(Phase.RUNNING)
+    operator.let_go()
     for width_m in (0.0, 0.08, 0.0):
         operator.push("gripper")
         assert cell.until(lambda width_m=width_m: widths(cell) and widths(cell)[-1] == width_m)
         operator.let_go()
     # The hand is told at once, the row follows with its tick.
     assert cell.until(lambda: rows(cell, Source.HUMAN)[-1].executed[6] == 0.0)
+
+
+def test_a_button_that_is_held_while_its_publisher_is_silent_is_not_pressed_again(
+    cell, operator, bring_up
+) -> None:
+    gate = bring_up()
+    cell.enter(Phase.RUNNING)
+    # Down from the first message on: nobody knows since when.
+    operator.push("gripper", y=0.5)
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > 2)
+    assert not any(width_m == 0.0 for width_m in widths(cell))
+    operator.let_go()
+    operator.push("gripper", y=0.5)
+    assert cell.until(lambda: widths(cell)[-1:] == [0.0])
+    operator.is_there = False
+    assert cell.until(lambda: gate.diag.counted("hand_silent") == 1)
+    before = len(rows(cell, Source.HUMAN))
+    operator.is_there = True
+    assert cell.until(lambda: len(rows(cell, Source.HUMAN)) > before + 2)
+    assert widths(cell)[-1] == 0.0
 
 
 def test_a_silent_publisher_is_let_go(cell, operator, bring_up) -> None:
@@ -458,3 +479,19 @@ def test_unplugged_in_mid_takeover_the_arm_holds_at_once(cell, bring_up_driven, 
     mouse.plug()
     push_until_driven(cell, mouse, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0)
     assert gate.diag.counted("takeovers") == 2
+
+
+def test_a_button_that_is_held_while_the_mouse_is_unplugged_is_not_pressed_again(
+    cell, bring_up_driven, mouse
+) -> None:
+    push = (0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    bring_up_driven(*push)
+    mouse.press("LEFT")
+    assert cell.until(lambda: widths(cell)[-1:] == [0.0])
+    mouse.unplug()
+    assert cell.until(lambda: rows(cell)[-1].source is Source.HOLD)
+    mouse.plug()
+    assert cell.until(lambda: mouse.is_connected)
+    mouse.press("LEFT")
+    push_until_driven(cell, mouse, *push)
+    assert widths(cell)[-1] == 0.0

@@ -212,6 +212,27 @@ def test_presses_that_nobody_took_can_be_forgotten() -> None:
     assert presses.take("success") == 0
 
 
+def test_a_button_that_is_held_through_a_loss_is_no_press() -> None:
+    teleop = Teleop(TeleopConfig(), SPEC)
+    teleop.update(pushed(), pressed("gripper", "stop"), 0.0)
+    teleop.presses.clear()
+    teleop.lost()
+    teleop.update(pushed(), pressed("gripper", "stop"), 1.0)
+    assert not teleop.command(1.0).is_driving
+    assert not any(teleop.presses.waiting.values())
+    teleop.update(pushed(), pressed(), 1.1)
+    teleop.update(pushed(), pressed("gripper"), 1.2)
+    assert teleop.presses.take("gripper") == 1
+
+
+def test_of_levels_that_are_not_known_only_stop_is_a_press() -> None:
+    presses = Presses()
+    presses.forget_levels()
+    assert presses.update([1] * len(BUTTONS)) == ("stop",)
+    assert presses.update(pressed("stop")) == ()
+    assert presses.update(pressed("stop", "gripper")) == ("gripper",)
+
+
 def test_buttons_are_mapped_by_name_wherever_the_device_has_them() -> None:
     config = TeleopConfig(buttons=("LEFT:gripper", "BTN_1:gripper", "ESC:stop"))
     assert config.levels({"LEFT", "MENU"}) == tuple(pressed("gripper"))

@@ -42,7 +42,7 @@ class Presses:
     """
 
     waiting: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BUTTONS, 0))
-    _levels: tuple[bool, ...] = (False,) * len(BUTTONS)
+    _levels: tuple[bool, ...] | None = (False,) * len(BUTTONS)
 
     def update(self, levels: Sequence[int]) -> tuple[str, ...]:
         """Take the levels of one report, in the order of `BUTTONS`; missing ones are up.
@@ -52,9 +52,13 @@ class Presses:
         """
         padded = [bool(level) for level in levels[: len(BUTTONS)]]
         padded += [False] * (len(BUTTONS) - len(padded))
+        before = self._levels
+        if before is None:
+            # A stop too many is safer than one too few.
+            before = tuple(name != "stop" for name in BUTTONS)
         pressed = tuple(
             name
-            for name, is_down, was_down in zip(BUTTONS, padded, self._levels, strict=True)
+            for name, is_down, was_down in zip(BUTTONS, padded, before, strict=True)
             if is_down and not was_down
         )
         self._levels = tuple(padded)
@@ -66,6 +70,10 @@ class Presses:
         """Presses of one button since the last call."""
         count, self.waiting[name] = self.waiting[name], 0
         return count
+
+    def forget_levels(self) -> None:
+        """What is down is not known any more: of the next report only stop counts."""
+        self._levels = None
 
     def clear(self) -> None:
         """Forget presses that nobody took; buttons that are down stay down."""
@@ -134,9 +142,8 @@ class Teleop:
             self._is_driving, self._touched_s = True, now_s
 
     def lost(self) -> None:
-        """The device is gone: nobody drives from now on."""
+        """The device is gone: nobody drives from now on; buttons that are down stay down."""
         self._axes = np.zeros(NUM_AXES)
-        self.presses.update(())
         self._is_driving = False
         self._pushed_s = None
 

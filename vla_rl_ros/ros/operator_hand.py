@@ -85,6 +85,7 @@ class OperatorHand:
             self._subscription = node.create_subscription(
                 Joy, JOY_TOPIC, self._on_joy, _EVERY_MESSAGE, event_callbacks=without_events()
             )
+            self.teleop.presses.forget_levels()
 
     @property
     def is_there(self) -> bool:
@@ -152,6 +153,9 @@ class OperatorHand:
 
     def _lose(self) -> None:
         self.teleop.lost()
+        if self._device is HandDevice.JOY:
+            # A mouse reports changes, others the levels of buttons that may have been held since.
+            self.teleop.presses.forget_levels()
         self.is_gone = True
         self._heard_s = self._talker = self._refused_talker = None
 
