@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from node.weights_stub import SEEN
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from vla_rl_ros.core.episode import EpisodeState, Outcome, Phase
 from vla_rl_ros.core.intervention import ExecutedAction, Source
@@ -64,7 +67,14 @@ class SessionStub(Node):
         self._now_ns += P
         self._tell(Phase.RUNNING)
 
-    def ticks(self, count: int, *, source: Source = Source.VLA) -> None:
+    def ticks(
+        self,
+        count: int,
+        *,
+        source: Source = Source.VLA,
+        spoil: Callable[[JointState], None] | None = None,
+    ) -> None:
+        """Tell ticks, their observations spoilt where that is asked."""
         for _ in range(count):
             self._now_ns += P
             vector = SEEN.vector(self._rng.normal(size=20), 0.5, self._rng.normal(size=2))
@@ -78,7 +88,10 @@ class SessionStub(Node):
                 chunk_id=1,
                 chunk_step=1,
             )
-            self._send("policy/observation", encode_observation(SEEN, vector, self._now_ns))
+            seen = encode_observation(SEEN, vector, self._now_ns)
+            if spoil is not None:
+                spoil(seen)
+            self._send("policy/observation", seen)
             self._send("action/executed", encode_executed(row))
             self.num_ticks += 1
 

@@ -89,6 +89,16 @@ def test_features_survive_the_wire_and_bring_the_hash_of_their_tower(width: int)
         decode_features(message)
 
 
+def test_what_float32_cannot_hold_is_refused() -> None:
+    spec = ActorObservationSpec()
+    seen = encode_observation(spec, spec.vector(np.zeros(20), 0.5), 5)
+    features = encode_features(np.zeros(2, np.float32), "abc", 7)
+    for message, decode in ((seen, decode_observation), (features, decode_features)):
+        message.position[1] = -1e39
+        with pytest.raises(InvalidCommandError, match="not_finite"):
+            decode(message)
+
+
 def test_features_out_of_order_are_refused() -> None:
     message = encode_features(np.zeros(2, np.float32), "abc", 7)
     message.name = ["feature.1", "feature.0"]

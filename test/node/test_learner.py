@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from diagnostic_msgs.msg import DiagnosticArray
 from node.learner_bench import SETTINGS, Bench
 from node.weights_stub import SEEN
 from rclpy.qos import QoSProfile
+from sensor_msgs.msg import JointState
 
-from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.errors import ConfigError, ReplayError
 from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.learning.actor_bytes import decode_actor
-from vla_rl_ros.learning.rows import END
+from vla_rl_ros.learning.rows import END, Row, RowArray, RowLayout
 from vla_rl_ros.learning.schedule import Driver
 from vla_rl_ros.ros.nodes.learner import LearnerNode
 
@@ -100,6 +102,52 @@ def test_a_restarted_learner_goes_on_at_its_step_and_loses_no_tick(bench) -> Non
     for number in np.unique(rows["episode"]):
         ticks = rows["tick"][rows["episode"] == number]
         assert ticks.tolist() == list(range(len(ticks)))
+
+
+def without_a_channel(seen: JointState) -> None:
+    seen.name, seen.position = seen.name[:-1], seen.position[:-1]
+
+
+def beyond_float32(seen: JointState) -> None:
+    seen.position[3] = 1e39
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(without_a_channel, "wrong_channels"), (beyond_float32, "not_finite")]
+)
+def test_an_observation_that_makes_no_row_is_refused_and_the_others_count(
+    bench, spoil, reason: str
+) -> None:
+    bench.start()
+    bench.session.begin()
+    bench.session.ticks(10)
+    bench.session.ticks(1, spoil=spoil)
+    bench.session.ticks(10)
+    bench.session.end()
+    bench.session.episode()
+    assert bench.until(lambda: bench.latest("episodes") == 2.0)
+    assert bench.node.diag.counted(f"rejected.{reason}") == 1
+    assert bench.latest("session.lost_ticks") == 1.0
+
+
+def test_an_episode_that_makes_no_rows_is_left_out_and_learning_goes_on(
+    bench, monkeypatch
+) -> None:
+    pack = RowLayout.pack
+
+    def pack_later_ones(layout: RowLayout, rows: Sequence[Row]) -> RowArray:
+        if rows[0].episode == 101:
+            raise ReplayError("rewards are not finite")
+        return pack(layout, rows)
+
+    monkeypatch.setattr(RowLayout, "pack", pack_later_ones)
+    bench.start()
+    for _ in range(3):
+        bench.session.episode()
+    assert bench.until(lambda: bench.latest("episodes") == 2.0)
+    assert bench.node.diag.counted("rejected.episode") == 1
+    bench.stop()
+    assert set(bench.stored()["episode"]) == {102, 103}
 
 
 def test_a_directory_of_other_settings_is_refused_in_words(bench) -> None:

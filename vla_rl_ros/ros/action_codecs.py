@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,7 @@ def decode_observation(message: JointState) -> Seen:
         stamp_ns=from_stamp(message.header.stamp),
         names=names,
         version=message.header.frame_id,
-        vector=np.array([channels[name] for name in names], dtype=np.float32),
+        vector=_float32(channels[name] for name in names),
     )
 
 
@@ -105,7 +106,7 @@ def decode_features(message: JointState) -> tuple[int, str, Float32Array]:
         raise InvalidCommandError("unknown_channel", "features are not numbered from 0")
     if bool(names) != bool(message.header.frame_id):
         raise InvalidCommandError("wrong_frame", "features and the hash of their tower differ")
-    values = np.array(list(channels.values()), dtype=np.float32)
+    values = _float32(channels.values())
     return from_stamp(message.header.stamp), message.header.frame_id, values
 
 
@@ -200,6 +201,14 @@ def encode_path(chunk: ActionChunk, poses: list[Pose]) -> Path:
     path.header.stamp = to_stamp(chunk.stamp_ns)
     path.header.frame_id = BASE_FRAME
     return path
+
+
+def _float32(values: Iterable[float]) -> Float32Array:
+    with np.errstate(over="ignore"):
+        vector = np.array(list(values), dtype=np.float32)
+    if not np.isfinite(vector).all():
+        raise InvalidCommandError("not_finite", "a value is beyond the range of float32")
+    return vector
 
 
 def _whole(channels: dict[str, float], name: str) -> int:

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vla_rl_ros.core.errors import InvalidCommandError, VlaRlError
+from vla_rl_ros.core.errors import InvalidCommandError, ReplayError, VlaRlError
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.learning.actor_bytes import encode_actor
 from vla_rl_ros.learning.actor_observation import PHASE_CHANNEL, phase_of
@@ -212,7 +212,7 @@ class LearnerWorker:
             make_reward=reward.episode,
             after_epoch=state.last_epoch,
         )
-        self._decoder = SessionDecoder(self._rows, seen.version)
+        self._decoder = SessionDecoder(self._rows, seen.version, seen.names)
         self._outlets.tell(
             f"{'goes on' if state.online.num_rows else 'begins'} in {out} with "
             f"{state.online.num_rows} rows at update {state.learner.num_updates}"
@@ -239,5 +239,11 @@ class LearnerWorker:
 
     def _store(self, episode: EpisodeRows) -> None:
         assert self._run is not None
-        rows = self._run.state.online.layout.pack(episode.rows)
+        try:
+            rows = self._run.state.online.layout.pack(episode.rows)
+        except ReplayError as error:
+            # Nothing was written: an episode without sense must not end what others teach.
+            self._outlets.count("episode")
+            self._outlets.tell(f"an episode is left out: {error}")
+            return
         self._run.store(rows, episode.state.judge)

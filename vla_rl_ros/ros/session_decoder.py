@@ -26,15 +26,18 @@ class SessionDecoder:
         rows: Gets the events.
     """
 
-    def __init__(self, rows: SessionRows, obs_version: str) -> None:
+    def __init__(
+        self, rows: SessionRows, obs_version: str, obs_names: tuple[str, ...] | None = None
+    ) -> None:
         """Feed a collection of rows.
 
         Args:
             rows: Gets the events.
             obs_version: `ActorObservationSpec.version`; other observations are refused.
+            obs_names: Their channels; left out where who packs the rows looks after that.
         """
         self.rows = rows
-        self._obs_version = obs_version
+        self._obs_version, self._obs_names = obs_version, obs_names
 
     def take(self, topic: str, message: Any) -> list[EpisodeRows]:  # noqa: ANN401 - of any topic
         """Take a message.
@@ -48,13 +51,16 @@ class SessionDecoder:
 
         Raises:
             InvalidCommandError: The message was malformed and nothing came of it;
-                ``other_version`` for an observation of another meaning.
+                ``other_version`` for an observation of another meaning, ``wrong_channels`` for
+                one that does not hold what its version says.
         """
         if topic == OBSERVATION:
             seen = decode_observation(message)
             if seen.version != self._obs_version:
                 detail = f"observation {seen.version} instead of {self._obs_version}"
                 raise InvalidCommandError("other_version", detail)
+            if self._obs_names not in (None, seen.names):
+                raise InvalidCommandError("wrong_channels", f"{len(seen.names)} channels")
             self.rows.on_observation(seen.stamp_ns, seen.vector)
         elif topic == EXECUTED:
             self.rows.on_executed(decode_executed(message))
