@@ -19,6 +19,7 @@ from vla_rl_ros.core.intervention import Source
 from vla_rl_ros.learning.actor_bytes import decode_actor
 from vla_rl_ros.learning.rows import END, Row, RowArray, RowLayout
 from vla_rl_ros.learning.schedule import Driver
+from vla_rl_ros.ros import learner_intake
 from vla_rl_ros.ros.nodes.learner import LearnerNode
 
 pytestmark = pytest.mark.ros
@@ -104,6 +105,18 @@ def test_a_restarted_learner_goes_on_at_its_step_and_loses_no_tick(bench) -> Non
         assert ticks.tolist() == list(range(len(ticks)))
 
 
+def sentences(bench: Bench) -> list[str]:
+    """What diagnostics say from now on."""
+    said: list[str] = []
+    bench.session.create_subscription(
+        DiagnosticArray,
+        "/diagnostics",
+        lambda m: said.append(m.status[0].message),
+        QoSProfile(depth=50),
+    )
+    return said
+
+
 def without_a_channel(seen: JointState) -> None:
     seen.name, seen.position = seen.name[:-1], seen.position[:-1]
 
@@ -158,14 +171,18 @@ def test_a_directory_of_other_settings_is_refused_in_words(bench) -> None:
     bench.stop()
     bench.start(settings=SETTINGS.replace("max_utd=1", "max_utd=1 learner.gamma=0.9"))
     bench.session.episode()
-    said: list[str] = []
-    bench.session.create_subscription(
-        DiagnosticArray,
-        "/diagnostics",
-        lambda m: said.append(m.status[0].message),
-        QoSProfile(depth=50),
-    )
+    said = sentences(bench)
     assert bench.until(lambda: any("learner.gamma" in sentence for sentence in said))
+
+
+def test_clocks_that_differ_are_told(bench, monkeypatch) -> None:
+    # So the past of the session is too long for a burst.
+    monkeypatch.setattr(learner_intake, "_BURST_S", 0.0)
+    said = sentences(bench)
+    bench.session.episode()
+    bench.start()
+    assert bench.until(lambda: any("set the clocks" in sentence for sentence in said))
+    assert bench.until(lambda: bench.latest("episodes") == 1.0)
 
 
 @pytest.mark.parametrize(

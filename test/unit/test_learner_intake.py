@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("rclpy")
-from builtin_interfaces.msg import Time
-
+from vla_rl_ros.ros.channels import from_stamp, to_stamp
 from vla_rl_ros.ros.learner_intake import SessionIntake
 
 BEGIN_NS = 1_000
 TICK_NS = 100_000_000
+SECOND_NS = 10 * TICK_NS
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, begin_ns: int = BEGIN_NS) -> None:
         self.now_s, self.is_connected = 0.0, True
         self.arrived: list[tuple[str, object]] = []
         self.intake = SessionIntake(
@@ -25,11 +25,11 @@ class World:
             lambda: self.is_connected,
             level=("seen", "done"),
             now_s=lambda: self.now_s,
-            begin_ns=BEGIN_NS,
+            begin_ns=begin_ns,
         )
 
     def put(self, stamp_ns: int, topic: str = "t") -> None:
-        message = SimpleNamespace(header=SimpleNamespace(stamp=Time(nanosec=stamp_ns)))
+        message = SimpleNamespace(header=SimpleNamespace(stamp=to_stamp(stamp_ns)))
         self.arrived.append((topic, message))
 
     def drain(self) -> list[tuple[str, object]]:
@@ -38,7 +38,7 @@ class World:
 
     def after(self, passed_s: float) -> list[int]:
         self.now_s += passed_s
-        return [message.header.stamp.nanosec for _, message in self.intake.take()]
+        return [from_stamp(message.header.stamp) for _, message in self.intake.take()]
 
 
 def test_nothing_is_handed_on_before_the_past_has_come() -> None:
@@ -63,6 +63,23 @@ def test_a_publisher_that_was_not_found_yet_is_waited_for() -> None:
     world.put(5)
     assert world.after(0.5) == []
     assert world.after(2.5) == [5, 10]
+
+
+@pytest.mark.parametrize("behind_s", [0, 3600])
+def test_the_past_ends_although_the_publishers_clock_lies_behind(behind_s: int) -> None:
+    world = World(begin_ns=(5000 + behind_s) * SECOND_NS)
+    world.is_connected = False
+    assert world.after(100.0) == []
+    world.is_connected = True
+    taken = []
+    for number in range(300):
+        for topic in ("seen", "done"):
+            world.put((5100 * SECOND_NS) + number * TICK_NS, topic)
+        taken += world.after(0.1)
+    assert not world.intake.is_catching_up
+    assert world.intake.behind_s == pytest.approx(behind_s, abs=0.11)
+    assert len(taken) > 2 * 290
+    assert taken == sorted(taken)
 
 
 def test_messages_of_the_present_are_held_back_for_those_they_overtook() -> None:

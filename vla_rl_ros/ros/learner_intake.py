@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from vla_rl_ros.ros.channels import from_stamp
+from vla_rl_ros.ros.channels import NS_PER_S, from_stamp
 
 _QUIET_S = 2.0
 """Silence about the past after which all of it has come."""
+_BURST_S = 20.0
+"""Longest burst: who tells of the past after that does so for ever, by a clock that is behind."""
 _HOLD_BACK_S = 0.3
 """For messages of different topics to overtake each other on their way."""
 _LAG_S = 10.0
@@ -32,6 +34,7 @@ class SessionIntake:
 
     Attributes:
         now_s: Steady time, as given.
+        behind_s: How far the publishers' clock lies behind, where the past went on for too long.
     """
 
     def __init__(
@@ -55,10 +58,11 @@ class SessionIntake:
             begin_ns: ROS time now; older stamps are of the past.
         """
         self._drain, self._is_connected, self.now_s = drain, is_connected, now_s
-        self._begin_ns = begin_ns
+        self._begin_s, self._begin_ns = now_s(), begin_ns
+        self.behind_s = 0.0
         self._waiting: list[tuple[int, float, str, Any]] = []
         self._newest_ns = dict.fromkeys(level, -1)
-        self._past_s = self._level_s = self._even_s = now_s()
+        self._met_s = self._past_s = self._level_s = self._even_s = now_s()
         self._is_past = True
 
     @property
@@ -72,13 +76,15 @@ class SessionIntake:
         for topic, message in self._drain():
             stamp_ns = from_stamp(message.header.stamp)
             if self._is_past and stamp_ns < self._begin_ns:
-                self._past_s = now_s
+                self._hear_past(stamp_ns, now_s)
             self._waiting.append((stamp_ns, now_s, topic, message))
             if topic in self._newest_ns:
                 self._newest_ns[topic] = max(stamp_ns, self._newest_ns[topic])
         level_ns = self._level(now_s)
         if self._is_past:
-            if not self._is_connected() or (level_ns is not None and self._gap_ns() > _LEVEL_NS):
+            if not self._is_connected():
+                self._met_s = self._past_s = now_s
+            elif level_ns is not None and self._gap_ns() > _LEVEL_NS:
                 self._past_s = now_s
             if now_s - self._past_s < _QUIET_S:
                 return []
@@ -106,6 +112,12 @@ class SessionIntake:
         is_behind = self._gap_ns() > _LEVEL_NS
         until_ns = min(self._newest_ns.values()) if is_behind else None
         return self._due(until_ns)
+
+    def _hear_past(self, stamp_ns: int, now_s: float) -> None:
+        if now_s - self._met_s < _BURST_S:
+            self._past_s = now_s
+        else:
+            self.behind_s = now_s - self._begin_s + (self._begin_ns - stamp_ns) / NS_PER_S
 
     def _due(self, until_ns: int | None) -> list[tuple[str, Any]]:
         """Hand on what waits up to a stamp, all of it when None, in the order of stamps."""

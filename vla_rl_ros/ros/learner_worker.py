@@ -45,6 +45,7 @@ class Outlets:
         metrics: Sends named numbers.
         count: Counts a refused message, by reason.
         tell: Told what the operator should know.
+        warn: Told what he should mend.
         fail: Told why nothing is learned any more.
     """
 
@@ -53,6 +54,7 @@ class Outlets:
     metrics: Callable[[dict[str, float]], None]
     count: Callable[[str], None]
     tell: Callable[[str], None]
+    warn: Callable[[str], None]
     fail: Callable[[str], None]
 
 
@@ -159,8 +161,14 @@ class LearnerWorker:
     # Messages.
 
     def _take_messages(self) -> None:
+        was_past = self._intake.is_catching_up
         for topic, message in self._intake.take():
             self._try(topic, message)
+        if was_past and not self._intake.is_catching_up and self._intake.behind_s:
+            self._outlets.warn(
+                f"the clock of who publishes the session lies {self._intake.behind_s:.0f} s "
+                "behind this one: what a learner missed may be taken too early; set the clocks"
+            )
 
     def _try(self, topic: str, message: Any) -> None:  # noqa: ANN401 - of any topic
         """Take a message; the others count all the same if it is refused."""
@@ -244,6 +252,6 @@ class LearnerWorker:
         except ReplayError as error:
             # Nothing was written: an episode without sense must not end what others teach.
             self._outlets.count("episode")
-            self._outlets.tell(f"an episode is left out: {error}")
+            self._outlets.warn(f"an episode is left out: {error}")
             return
         self._run.store(rows, episode.state.judge)

@@ -88,6 +88,7 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
             metrics=self._send_metrics,
             count=lambda reason: self.diag.count(f"rejected.{reason}"),
             tell=self._tell,
+            warn=self._warn,
             fail=self._fail,
         )
         self._worker = LearnerWorker(self.config, intake, outlets)
@@ -120,6 +121,10 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
     def _tell(self, sentence: str) -> None:
         self.get_logger().info(sentence)
         self.diag.level(Level.OK, sentence)
+
+    def _warn(self, sentence: str) -> None:
+        self.get_logger().warning(sentence)
+        self.diag.level(Level.WARN, sentence)
 
     def _fail(self, sentence: str) -> None:
         # The arm does not depend on it; the operator decides when to start it again.
