@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.opcode import Opcode
 from rosbags.highlevel import AnyReader
 from unit.bag_samples import KEEP, PERIOD_NS, bag_topics, make_bag, make_partial
 
@@ -166,16 +167,53 @@ def test_a_bag_that_cannot_be_completed_keeps_no_other_one_from_it(tmp_path: Pat
     assert check(tmp_path / "b").problems == ()
 
 
-def test_a_damaged_chunk_costs_only_itself(tmp_path: Path) -> None:
-    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
-    partial = make_partial(tmp_path / "e", 60, settings)
-    mcap = find_mcap(partial)
+def places(mcap: Path, opcode: int) -> list[int]:
+    """Where the contents of the records of a kind begin."""
+    data, offset, found = mcap.read_bytes(), 8, []
+    while offset < len(data):
+        found += [offset + 9] if data[offset] == opcode else []
+        offset += 9 + int.from_bytes(data[offset + 1 : offset + 9], "little")
+    return found
+
+
+def damage(mcap: Path, place: int) -> bytes:
     data = bytearray(mcap.read_bytes())
-    data[len(data) // 2] ^= 0xFF
+    data[place] ^= 0xFF
     mcap.write_bytes(data)
-    result = recover(partial)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("byte", [28, 200], ids=["name of the compression", "messages"])
+def test_a_damaged_chunk_costs_only_itself(tmp_path: Path, byte: int) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    mcap = find_mcap(make_partial(tmp_path / "e", 60, settings))
+    damage(mcap, places(mcap, Opcode.CHUNK)[2] + byte)
+    result = recover(mcap)
     assert result.num_damaged_chunks == 1
     assert 120 < result.num_messages < 180
+
+
+@pytest.mark.parametrize(
+    ("kind", "byte", "sentence"),
+    [
+        (Opcode.CHUNK, 60, "the topic of channel 2 is missing"),
+        (Opcode.METADATA, 4, "invalid start byte"),
+        (Opcode.METADATA, 3, "a record ends early"),
+    ],
+)
+def test_what_no_longer_says_what_it_means_is_refused_and_left_as_it_is(
+    tmp_path: Path, kind: Opcode, byte: int, sentence: str
+) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    mcap = find_mcap(make_partial(tmp_path / "a", 60, settings))
+    data = damage(mcap, places(mcap, kind)[0] + byte)
+    make_partial(tmp_path / "b")
+    with pytest.raises(BagError, match=rf"a_0\.mcap is damaged: .*{sentence}"):
+        recover_all(tmp_path)
+    assert mcap.read_bytes() == data
+    assert check(tmp_path / "b").problems == ()
+    with pytest.raises(BagError, match=sentence):
+        list(Bag(mcap).messages())
 
 
 def test_a_bag_that_is_being_written_is_left_alone(tmp_path: Path) -> None:

@@ -16,15 +16,18 @@ from typing import BinaryIO
 
 import zstandard
 from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import CRCValidationError, get_chunk_data_stream
+from mcap.stream_reader import get_chunk_data_stream
 
 from vla_rl_ros.core.errors import BagError
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER = struct.Struct("<BQ")
 _CHUNK_PREFIX = struct.Struct("<QQQI")
+# How reading a record whose bytes have changed ends: of texts, lengths, sizes and checksums.
+_DAMAGE = (McapError, zstandard.ZstdError, struct.error, ValueError, OverflowError, MemoryError)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class ScanResult:
     Attributes:
         is_sealed: The file has its index and closing magic.
         num_cut_bytes: Bytes at the end that belong to no complete record.
-        num_damaged_chunks: Chunks whose checksum or compression is wrong.
+        num_damaged_chunks: Chunks whose frame, checksum or compression is wrong.
     """
 
     is_sealed: bool = False
@@ -54,22 +57,42 @@ def is_sealed(path: Path) -> bool:
 def scan(path: Path, result: ScanResult | None = None) -> Iterator[McapRecord]:
     """Yield the schemas, channels, messages and metadata of the data section in file order.
 
-    Messages of a chunk that was cut off are yielded as far as they are complete.
+    Messages of a chunk that was cut off are yielded as far as they are complete. A channel comes
+    after its schema and a message after its channel.
 
     Args:
         path: The MCAP file.
         result: Filled in while scanning.
 
     Raises:
-        BagError: The file is not MCAP.
+        BagError: The file is not MCAP, or so damaged that nobody knows what its messages are.
     """
     result = result if result is not None else ScanResult()
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise BagError(f"{path} is not an MCAP file")
-        yield from _scan_records(file, size, result)
+        try:
+            yield from _explained(_scan_records(file, size, result))
+        except _DAMAGE as error:
+            raise BagError(f"{path} is damaged: {str(error) or 'a record ends early'}") from error
     result.is_sealed = is_sealed(path)
+
+
+def _explained(records: Iterator[McapRecord]) -> Iterator[McapRecord]:
+    """Pass records on until one belongs to another that was lost."""
+    schemas, channels = set(), set()
+    for record in records:
+        if isinstance(record, Schema):
+            record.data.decode()
+            schemas.add(record.id)
+        elif isinstance(record, Channel):
+            if record.schema_id not in schemas:
+                raise ValueError(f"the type of {record.topic} is missing")
+            channels.add(record.id)
+        elif isinstance(record, Message) and record.channel_id not in channels:
+            raise ValueError(f"the topic of channel {record.channel_id} is missing")
+        yield record
 
 
 def _scan_records(file: BinaryIO, size: int, result: ScanResult) -> Iterator[McapRecord]:
@@ -95,10 +118,10 @@ def _scan_records(file: BinaryIO, size: int, result: ScanResult) -> Iterator[Mca
 
 
 def _records_of_chunk(body: bytes, result: ScanResult) -> Iterator[McapRecord]:
-    chunk: Chunk = Chunk.read(ReadDataStream(io.BytesIO(body)))
     try:
+        chunk = Chunk.read(ReadDataStream(io.BytesIO(body)))
         stream, length = get_chunk_data_stream(chunk, validate_crc=True)
-    except (CRCValidationError, zstandard.ZstdError, RuntimeError):
+    except _DAMAGE:
         result.num_damaged_chunks += 1
         return
     yield from _records(stream.read(length))

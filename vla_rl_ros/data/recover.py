@@ -77,8 +77,8 @@ def recover(path: Path) -> RecoverResult:
         path: Directory of the bag, with or without the suffix ``.partial``.
 
     Raises:
-        BagError: There is no MCAP file in it or not that alone, it is still being written, or the
-            disk refused.
+        BagError: There is no MCAP file in it or not that alone, it is still being written or too
+            damaged (`scan`), or the disk refused.
     """
     final, source = _locate(path)
     mcap = find_mcap(source)
