@@ -34,7 +34,8 @@ class RecordingStatus:
         num_dropped: Messages of episodes that are in no bag.
         queue_depth: Messages waiting for the disk.
         num_bags: Bags finished.
-        error: Why the last episode could not be recorded whole, empty when all is well.
+        error: Why the last episode could not be recorded whole, or why none is any more. Empty
+            when all is well.
     """
 
     episode_id: str
@@ -96,6 +97,7 @@ class BagThread:
         self._bytes_in = self._messages_in = self._shed = 0
         # ... and the bag thread.
         self._bytes_out = self._messages_out = 0
+        self._failure = ""
         self._thread = threading.Thread(target=self._run, name="bags", daemon=True)
         self._thread.start()
 
@@ -131,11 +133,11 @@ class BagThread:
         """Write what waits, finish an open bag as aborted, join.
 
         Returns:
-            Whether the thread ended in time; if not, its bag stays ``.partial``.
+            Whether all of it was done in time; if not, its bag stays ``.partial``.
         """
         self._queue.put(_Stop(reason))
         self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not (self._thread.is_alive() or self._failure)
 
     @property
     def status(self) -> RecordingStatus:
@@ -147,14 +149,26 @@ class BagThread:
             num_dropped=recording.num_missed + self._shed,
             queue_depth=self._messages_in - self._messages_out,
             num_bags=recording.num_bags,
-            error=recording.error,
+            error=self._failure or recording.error,
         )
 
     def _run(self) -> None:
         try:
+            self._complete_leftovers()
+            self._work()
+        except Exception:  # noqa: BLE001 - shown in diagnostics
+            self._failure = f"nothing is recorded any more: {traceback.format_exc()}"
+
+    def _complete_leftovers(self) -> None:
+        sentence = "a bag left behind could not be completed"
+        try:
             recover_all(self._leftovers)
         except (BagError, OSError) as error:
-            self._recording.error = f"a bag left behind could not be completed: {error}"
+            self._recording.error = f"{sentence}: {error}"
+        except Exception:  # noqa: BLE001 - shown in diagnostics; the episodes to come count more
+            self._recording.error = f"{sentence}: {traceback.format_exc()}"
+
+    def _work(self) -> None:
         entry: _Batch | _State | _Parameters | _Human | _Stop | None = None
         while not isinstance(entry, _Stop):
             try:

@@ -102,7 +102,8 @@ class RecorderNode(ManagedNode[RecorderConfig]):
         with self._lock:
             bags, self._bags = self._bags, None
         if bags is not None and not bags.stop(reason, _STOP_TIMEOUT_S):
-            raise BagError(f"the disk did not take the last bag within {_STOP_TIMEOUT_S} s")
+            late = f"the disk did not take the last bag within {_STOP_TIMEOUT_S} s"
+            raise BagError(bags.status.error or late)
 
     def teardown(self) -> None:
         """Unsubscribe."""
