@@ -192,7 +192,7 @@ def test_a_damaged_snapshot_is_refused(tmp_path, uninterrupted):
     snapshot = tmp_path / "run" / "snapshot.pt"
     snapshot.write_bytes(snapshot.read_bytes()[:200])
     with pytest.raises(ConfigError, match=r"snapshot.pt: cannot be continued"):
-        RunFiles(tmp_path / "run").load()
+        RunFiles(tmp_path / "run").read()
     snapshot.unlink()
     with pytest.raises(ConfigError, match="rows but no snapshot"):
         trainer(tmp_path / "run")

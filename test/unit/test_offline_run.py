@@ -16,7 +16,7 @@ from unit.session_samples import LAYOUT, OBSERVATION, SPEC, feed, full_session
 from vla_rl_ros.core.errors import ConfigError
 from vla_rl_ros.learning.actor_bytes import read_actor
 from vla_rl_ros.learning.gym_door import DoorSettings
-from vla_rl_ros.learning.gym_files import load_policy
+from vla_rl_ros.learning.gym_files import RunFiles, load_policy
 from vla_rl_ros.learning.gym_loop import GymTrainer
 from vla_rl_ros.learning.gym_state import RunSettings
 from vla_rl_ros.learning.learner import ResidualLearner
@@ -110,8 +110,11 @@ def test_more_episodes_may_come_later(tmp_path: Path) -> None:
 
 def test_other_settings_and_other_observations_are_refused(tmp_path: Path) -> None:
     finished(tmp_path)
+    RunFiles(tmp_path).note({"kind": "offline"})
+    lines = RunFiles(tmp_path).lines()
     with pytest.raises(ConfigError, match=r"learner\.gamma"):
         trainer(tmp_path, gamma=0.5)
+    assert RunFiles(tmp_path).lines() == lines
     other = session_layout(LAYOUT.obs_dim, "another tower")
     with pytest.raises(ConfigError, match="obs_version"):
         OfflineTrainer(tmp_path, other, OBSERVATION.names, SMALL, OfflineSettings())

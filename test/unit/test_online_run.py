@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.errors import ConfigError, ReplayError
 from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.core.verdict import judge_code
 from vla_rl_ros.learning.acting import ResidualActor
@@ -370,6 +370,25 @@ def test_a_run_of_other_settings_or_observations_is_not_continued(tmp_path: Path
     run.state.close()
     with pytest.raises(ConfigError, match=r"learner\.gamma"):
         begun(tmp_path, replace(CONFIG, gamma=0.9))
+
+
+@pytest.mark.parametrize(
+    ("gamma", "error"), [(CONFIG.gamma, ReplayError), (0.9, ConfigError)], ids=["same", "other"]
+)
+def test_a_start_that_is_refused_leaves_the_log_of_the_run_that_goes_on(
+    tmp_path: Path, gamma: float, error: type[Exception]
+) -> None:
+    run = begun(tmp_path)
+    run.weights(0)
+    run.state.files.note({"kind": "episode"})
+    lines = run.state.files.lines()
+    with pytest.raises(error):
+        begun(tmp_path, replace(CONFIG, gamma=gamma))
+    assert run.state.files.lines() == lines
+    run.state.close()
+    # Whoever may go on from the snapshot logs again what came after it.
+    begun(tmp_path).state.close()
+    assert run.state.files.lines() == lines[:-1]
 
 
 def test_a_run_of_before_a_setting_existed_is_continued(tmp_path: Path) -> None:

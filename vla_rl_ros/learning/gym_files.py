@@ -107,14 +107,12 @@ class RunFiles:
             raise ConfigError(f"{self._snapshot}: cannot be continued: {error}") from error
         return values
 
-    def load(self) -> dict[str, Any] | None:
-        """Read the snapshot to go on from it: what was logged after it is cut off.
+    def cut_log(self, values: Mapping[str, Any]) -> None:
+        """Forget what was logged after a snapshot, to go on from it; only for who has the rows.
 
-        Raises:
-            ConfigError: Damaged.
+        Args:
+            values: As `read` gives them.
         """
-        values = self.read()
-        if values is not None and self._log.exists():
+        if self._log.exists():
             with self._log.open("r+b") as file:
                 file.truncate(int(values["log_bytes"]))
-        return values

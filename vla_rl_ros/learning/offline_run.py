@@ -107,9 +107,10 @@ class OfflineTrainer:
             takeover_ends=config.takeover_ends,
             timeout_ends=config.timeout_ends,
         )
-        values = self._files.load()
+        values = self._files.read()
         if values is not None:
             self._restore(values)
+            self._files.cut_log(values)
 
     @property
     def num_updates(self) -> int:

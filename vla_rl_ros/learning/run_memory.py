@@ -157,7 +157,7 @@ class RunMemory(Generic[P]):
         self.reward = reward
         self.best: Weights | None = None
         self._begun = dict(begun)
-        values = self.files.load()
+        values = self.files.read()
         if values is not None:
             check_same(self._begun, json.loads(values["begun"]), out, may_differ=may_differ)
         self.judges = JudgeNames(out / REPLAY_DIRECTORY)
@@ -176,6 +176,7 @@ class RunMemory(Generic[P]):
         self.is_new = values is None
         if values is not None:
             self._restore(values)
+            self.files.cut_log(values)
 
     def save(self) -> None:
         """Write a snapshot; it is whole or the old one."""
