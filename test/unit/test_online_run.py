@@ -391,6 +391,18 @@ def test_a_start_that_is_refused_leaves_the_log_of_the_run_that_goes_on(
     assert run.state.files.lines() == lines[:-1]
 
 
+def test_a_start_that_failed_keeps_nobody_from_another_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run to start from"):
+        begun(tmp_path, init=str(tmp_path / "nothing"))
+    layout = tmp_path / "replay/offline/layout.json"
+    before = layout.read_text()
+    layout.write_text("{}")
+    with pytest.raises(ConfigError, match="holds rows with"):
+        begun(tmp_path)
+    layout.write_text(before)
+    begun(tmp_path).state.close()
+
+
 def test_a_run_of_before_a_setting_existed_is_continued(tmp_path: Path) -> None:
     schedule = replace(SCHEDULE, worse_p=0.04, return_p=0.04)
     run = begun(tmp_path, schedule=schedule)

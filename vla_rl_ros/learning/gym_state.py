@@ -16,7 +16,6 @@ from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import RowLayout
 from vla_rl_ros.learning.run_memory import PhaseProgress, RunMemory, begun_with
-from vla_rl_ros.learning.run_start import read_start
 from vla_rl_ros.learning.schedule import ScheduleConfig
 
 
@@ -107,6 +106,7 @@ class RunState(RunMemory[Progress]):
             reward_version=stored.version,
             obs_version=obs_version,
         )
+        self._init = run.init
         super().__init__(
             out,
             layout,
@@ -119,21 +119,22 @@ class RunState(RunMemory[Progress]):
             begun=begun_with(door=door, learner=config, run=run, schedule=schedule),
             may_differ=("run.steps",),
         )
-        self.judges.note(ENVIRONMENT)
-        if not self.is_new:
-            return
-        if self.online.num_rows or (self.offline.num_rows and not run.init):
-            raise ConfigError(f"{out} holds rows but no snapshot: use another --out")
-        if run.init:
-            self.start_from(read_start(Path(run.init), layout), config.offline_updates)
-        self.save()
 
     def save(self) -> None:
         """Write a snapshot; between episodes only."""
         self.progress.last_snapshot = self.progress.steps + self.learner.num_updates
         super().save()
 
+    def _begin(self) -> None:
+        if self.online.num_rows or (self.offline.num_rows and not self._init):
+            raise ConfigError(f"{self.files.out} holds rows but no snapshot: use another --out")
+        self.judges.note(ENVIRONMENT)
+        if self._init:
+            self.start_from(self._init)
+        self.save()
+
     def _restore(self, values: Mapping[str, Any]) -> None:
         super()._restore(values)
+        self.judges.note(ENVIRONMENT)
         for replay, num_rows in zip((self.online, self.offline), values["rows"], strict=True):
             replay.rewind(num_rows)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,7 @@ class OfflineTrainer:
         self._has_normaliser = False
         self._wall_s = 0.0
         self._judges = JudgeNames(out / REPLAY_DIRECTORY)
+        values = self._files.read()
         # Layouts are compared here: rows of another base or runtime never mix.
         self.replay = Replay(
             out / ROWS_DIRECTORY,
@@ -107,10 +109,12 @@ class OfflineTrainer:
             takeover_ends=config.takeover_ends,
             timeout_ends=config.timeout_ends,
         )
-        values = self._files.read()
         if values is not None:
-            self._restore(values)
-            self._files.cut_log(values)
+            with ExitStack() as opened:
+                opened.callback(self.close)
+                self._restore(values)
+                self._files.cut_log(values)
+                opened.pop_all()
 
     @property
     def num_updates(self) -> int:
@@ -237,16 +241,12 @@ class OfflineTrainer:
         )
 
     def _restore(self, values: dict[str, Any]) -> None:
-        try:
-            check_same(
-                self._begun,
-                json.loads(values["begun"]),
-                self._files.out,
-                may_differ=("run.updates",),
-            )
-        except ConfigError:
-            self.close()
-            raise
+        check_same(
+            self._begun,
+            json.loads(values["begun"]),
+            self._files.out,
+            may_differ=("run.updates",),
+        )
         self.learner.load_state_dict(values["learner"])
         self._rng.bit_generator.state = json.loads(values["rng"])
         self._has_normaliser = bool(values["has_normaliser"])

@@ -19,7 +19,6 @@ from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import END, RowArray, RowLayout
 from vla_rl_ros.learning.run_memory import PhaseProgress, RunMemory, begun_with
-from vla_rl_ros.learning.run_start import read_start
 from vla_rl_ros.learning.schedule import ScheduleConfig
 
 
@@ -103,9 +102,6 @@ class OnlineState(RunMemory[Progress]):
                 "obs_version": layout.obs_version,
             },
         )
-        if self.is_new and settings.init and not self.online.num_rows:
-            self.start_from(read_start(Path(settings.init), layout), config.offline_updates)
-            self.save()
         self._episodes = _closed_episodes(self.online.rows, 0)
 
     @property
@@ -127,6 +123,11 @@ class OnlineState(RunMemory[Progress]):
             return None
         first, last = self._episodes[self.progress.episodes]
         return self.online.rows[first:last]
+
+    def _begin(self) -> None:
+        if self.settings.init and not self.online.num_rows:
+            self.start_from(self.settings.init)
+            self.save()
 
 
 def _closed_episodes(rows: RowArray, begin: int) -> list[tuple[int, int]]:

@@ -8,7 +8,9 @@ Called by `gym_state` and `online_state`, which say what else counts in their ki
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -26,7 +28,7 @@ from vla_rl_ros.learning.presets import LearnerConfig
 from vla_rl_ros.learning.replay import Replay
 from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.rows import RowLayout
-from vla_rl_ros.learning.run_start import REPLAY_DIRECTORY, RunStart
+from vla_rl_ros.learning.run_start import REPLAY_DIRECTORY, read_start
 from vla_rl_ros.learning.schedule import Schedule, ScheduleConfig
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class PhaseProgress:
 P = TypeVar("P", bound=PhaseProgress)
 
 
-class RunMemory(Generic[P]):
+class RunMemory(ABC, Generic[P]):
     """Learner, replay, schedule, random stream and progress of one run.
 
     Attributes:
@@ -161,22 +163,17 @@ class RunMemory(Generic[P]):
         if values is not None:
             check_same(self._begun, json.loads(values["begun"]), out, may_differ=may_differ)
         self.judges = JudgeNames(out / REPLAY_DIRECTORY)
-        self.online, self.offline = (
-            Replay(
-                out / REPLAY_DIRECTORY / name,
-                layout,
-                n_step=config.n_step,
-                gamma=config.gamma,
-                truncation_value=reward.truncation_value,
-                takeover_ends=config.takeover_ends,
-                timeout_ends=config.timeout_ends,
+        with ExitStack() as opened:
+            self.online, self.offline = (
+                opened.enter_context(closing(self._open(name, layout)))
+                for name in ("online", "offline")
             )
-            for name in ("online", "offline")
-        )
-        self.is_new = values is None
-        if values is not None:
-            self._restore(values)
-            self.files.cut_log(values)
+            if values is None:
+                self._begin()
+            else:
+                self._restore(values)
+                self.files.cut_log(values)
+            opened.pop_all()
 
     def save(self) -> None:
         """Write a snapshot; it is whole or the old one."""
@@ -201,14 +198,31 @@ class RunMemory(Generic[P]):
         self.online.close()
         self.offline.close()
 
-    def start_from(self, start: RunStart, offline_updates: int) -> None:
-        """Take over an earlier run, whose offline updates are those of this one."""
+    def start_from(self, init: str) -> None:
+        """Take over the run in a directory; its offline updates are those of this one."""
+        start = read_start(Path(init), self.offline.layout)
         start.begin(self.learner)
         self.learner.xi = self.schedule.xi
         self.judges.note(*start.judges)
         self.offline.append(start.rows[self.offline.num_rows :])
         self.progress.has_normaliser = True
-        self.progress.offline_updates = offline_updates
+        self.progress.offline_updates = self.learner.config.offline_updates
+
+    def _open(self, name: str, layout: RowLayout) -> Replay:
+        config = self.learner.config
+        return Replay(
+            self.files.out / REPLAY_DIRECTORY / name,
+            layout,
+            n_step=config.n_step,
+            gamma=config.gamma,
+            truncation_value=self.reward.truncation_value,
+            takeover_ends=config.takeover_ends,
+            timeout_ends=config.timeout_ends,
+        )
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """What a run begins with for which there is no snapshot; replays and learner are there."""
 
     def _restore(self, values: Mapping[str, Any]) -> None:
         self.progress = type(self.progress)(**json.loads(values["progress"]))
