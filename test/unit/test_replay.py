@@ -187,6 +187,29 @@ def test_a_changed_byte_is_detected_and_its_block_named(tmp_path_factory, data):
     log.close()
 
 
+@pytest.mark.parametrize("kept", [5, 4, 1])
+def test_what_is_written_after_damage_costs_nothing_that_is_sound(tmp_path, kept):
+    rng = np.random.default_rng(3)
+    written = [LAYOUT.pack(episode(rng, [0.0] * 4, number=number)) for number in range(7)]
+    log = RowLog(tmp_path, LAYOUT)
+    for rows in written[:5]:
+        log.append(rows)
+    log.close()
+    content = bytearray((tmp_path / "blocks.bin").read_bytes())
+    for damaged in (1, 2):  # neighbours, as in a bad sector of a disk
+        content[damaged * len(content) // 5] ^= 0xFF
+    (tmp_path / "blocks.bin").write_bytes(content)
+    log = RowLog(tmp_path, LAYOUT, skip_damaged=True)
+    log.rewind(5 * kept)
+    for rows in written[5:]:
+        log.append(rows)
+    log.close()
+    log = RowLog(tmp_path, LAYOUT, skip_damaged=True)
+    assert log.rows.tobytes() == np.concatenate([*written[:kept], *written[5:]]).tobytes()
+    assert [(block.first, block.count) for block in log.damaged] == [(5, 10)][: kept - 1]
+    log.close()
+
+
 def test_damaged_rows_are_never_drawn(tmp_path):
     rng = np.random.default_rng(3)
     replay = open_replay(tmp_path)

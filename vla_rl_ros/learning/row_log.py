@@ -16,7 +16,7 @@ import mmap
 import os
 import struct
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +35,16 @@ _FIRST_CAPACITY = 4096
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one append.
+    """Rows of one append, or of neighbouring ones whose entries are damaged.
 
     Attributes:
+        entry: Number of its entry in the file, of the first one where there are several.
         first: Index of the first row.
         count: Number of rows.
         is_sound: Whether the checksum fits.
     """
 
+    entry: int
     first: int
     count: int
     is_sound: bool = True
@@ -81,7 +83,7 @@ class RowLog:
         self.layout = layout
         self._sync = sync
         self._blocks: list[Block] = []
-        self._count = self._capacity = 0
+        self._num_entries = self._count = self._capacity = 0
         self._map: RowArray = np.empty(0, layout.dtype)
         directory.mkdir(parents=True, exist_ok=True)
         self._entries_fd = os.open(directory / "blocks.bin", os.O_RDWR | os.O_CREAT, 0o644)
@@ -133,14 +135,15 @@ class RowLog:
             if self._sync:
                 os.fdatasync(self._rows_fd)
             # Appended as one piece after its rows: whoever finds it finds them.
-            end = len(self._blocks) * _ENTRY_BYTES
+            end = self._num_entries * _ENTRY_BYTES
             _write(self._entries_fd, entry + _SUM.pack(zlib.crc32(entry)), end)
             if self._sync:
                 os.fdatasync(self._entries_fd)
         except OSError as error:
-            os.ftruncate(self._entries_fd, len(self._blocks) * _ENTRY_BYTES)
+            os.ftruncate(self._entries_fd, self._num_entries * _ENTRY_BYTES)
             raise ReplayError(f"{self.directory}: {len(rows)} rows not stored: {error}") from error
-        self._blocks.append(Block(self._count, len(rows)))
+        self._blocks.append(Block(self._num_entries, self._count, len(rows)))
+        self._num_entries += 1
         self._count += len(rows)
         return self._count
 
@@ -157,7 +160,9 @@ class RowLog:
                 f"{self.directory}: cannot go back to {count} of {self._count} rows, "
                 "no append ended there"
             )
-        os.ftruncate(self._entries_fd, len(kept) * _ENTRY_BYTES)
+        if len(kept) < len(self._blocks):
+            self._num_entries = self._blocks[len(kept)].entry
+        os.ftruncate(self._entries_fd, self._num_entries * _ENTRY_BYTES)
         self._blocks, self._count = kept, count
 
     def close(self) -> None:
@@ -179,23 +184,23 @@ class RowLog:
             raise ReplayError(f"{self.directory}: another process writes here") from error
 
     def _open(self, *, skip_damaged: bool) -> None:
-        size = os.fstat(self._entries_fd).st_size
+        self._num_entries = os.fstat(self._entries_fd).st_size // _ENTRY_BYTES
+        size = self._num_entries * _ENTRY_BYTES
         # What is left of an entry that was never finished.
-        os.ftruncate(self._entries_fd, size - size % _ENTRY_BYTES)
-        found = _parse(os.pread(self._entries_fd, size - size % _ENTRY_BYTES, 0))
+        os.ftruncate(self._entries_fd, size)
+        found = _parse(os.pread(self._entries_fd, size, 0))
         self._count = found[-1][0].first + found[-1][0].count if found else 0
         self._reserve(self._count)
         for block, checksum in found:
             rows = self._map[block.first : block.first + block.count]
             is_sound = block.is_sound and zlib.crc32(rows.tobytes()) == checksum
-            self._blocks.append(Block(block.first, block.count, is_sound))
+            self._blocks.append(replace(block, is_sound=is_sound))
         if self.damaged and not skip_damaged:
             raise ReplayError(self._damage())
 
     def _damage(self) -> str:
-        numbers = {block.first: index for index, block in enumerate(self._blocks)}
         named = "; ".join(
-            f"block {numbers[block.first]} (rows from {block.first}, {block.count or '?'} of them)"
+            f"block {block.entry} (rows from {block.first}, {block.count or '?'} of them)"
             for block in self.damaged
         )
         return (
@@ -218,7 +223,7 @@ def _parse(data: bytes) -> list[tuple[Block, int]]:
     """Blocks and checksums of their rows; an unreadable entry stands for the rows in between."""
     found: list[tuple[Block, int]] = []
     lost, reached = 0, 0
-    for offset in range(0, len(data), _ENTRY_BYTES):
+    for number, offset in enumerate(range(0, len(data), _ENTRY_BYTES)):
         entry = data[offset : offset + _ENTRY.size]
         magic, count, first, checksum = _ENTRY.unpack(entry)
         (entry_sum,) = _SUM.unpack_from(data, offset + _ENTRY.size)
@@ -226,12 +231,12 @@ def _parse(data: bytes) -> list[tuple[Block, int]]:
             lost += 1
             continue
         if lost or first > reached:
-            found.append((Block(reached, first - reached, is_sound=False), 0))
+            found.append((Block(number - lost, reached, first - reached, is_sound=False), 0))
             lost = 0
-        found.append((Block(first, count), checksum))
+        found.append((Block(number, first, count), checksum))
         reached = first + count
     if lost:
-        found.append((Block(reached, 0, is_sound=False), 0))
+        found.append((Block(len(data) // _ENTRY_BYTES - lost, reached, 0, is_sound=False), 0))
     return found
 
 
