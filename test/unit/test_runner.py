@@ -181,6 +181,15 @@ def test_what_the_supervisor_logs_is_shown_line_by_line(graph: Graph) -> None:
     assert said.count("[runner] something went wrong") == 4
 
 
+def test_a_log_that_is_removed_changes_nothing_else(graph: Graph) -> None:
+    graph.start(graph.command("supervisor", echo=True), graph.command("arm", stop_stage=3))
+    graph.wait_started(2)
+    (graph.folder / "logs/supervisor.log").unlink()
+    code, said, _ = graph.stop()
+    assert (code, graph.notes("stop")) == (0, ["supervisor", "arm"])
+    assert "stopped 2 processes" in said
+
+
 def test_a_refused_parameter_is_not_tried_again(graph: Graph) -> None:
     graph.start(graph.command("camera", kind="2", respawn=True))
     code, said = graph.wait()

@@ -126,10 +126,14 @@ class Child:
         return [line for line in text.splitlines() if line.strip()][-count:]
 
     def new_lines(self) -> list[str]:
-        """Complete lines that it has logged since the last call."""
-        with self.log_path.open("rb") as log:
-            log.seek(self._num_shown_bytes)
-            complete, newline, _ = log.read().rpartition(b"\n")
+        """Complete lines logged since the last call; none where the log was removed."""
+        try:
+            with self.log_path.open("rb") as log:
+                log.seek(self._num_shown_bytes)
+                complete, newline, _ = log.read().rpartition(b"\n")
+        except FileNotFoundError:
+            self._num_shown_bytes = 0
+            return []
         self._num_shown_bytes += len(complete) + len(newline)
         return complete.decode(errors="replace").splitlines()
 
