@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the owner of a graph waits for its runner to stop it."""
+"""What the owner of a graph does before its runner starts, and how long it waits for its end."""
 
 from __future__ import annotations
 
@@ -43,3 +43,17 @@ def test_only_a_graph_with_a_learner_is_given_time_to_save(
     with run_graph(GraphOptions(backend=Backend.FAKE, out=tmp_path, learner=learner)):
         pass
     assert RunnerStub.waits_s == [STOP_TIMEOUT_S + (LEARNER_SAVE_S if has_learner else 0.0)]
+
+
+def test_what_another_start_removes_at_the_same_time_keeps_no_graph_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunnerStub.waits_s = []
+    monkeypatch.setattr(subprocess, "Popen", RunnerStub)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    # Listed, but gone for whoever looks at it; no process has the number 0.
+    (tmp_path / "vla_rl_ros.0.gone").symlink_to(tmp_path / "nowhere")
+    stale = tmp_path / "vla_rl_ros.0.left"
+    stale.mkdir()
+    with run_graph(GraphOptions(backend=Backend.FAKE, out=tmp_path / "out")):
+        assert not stale.exists()

@@ -222,5 +222,7 @@ def _remove_stale(base: Path) -> None:
     for path in base.glob(f"{_PREFIX}.*.*"):
         pid = path.name.split(".")[1]
         is_stale = pid.isdigit() and not Path(f"/proc/{pid}").exists()
-        if is_stale and path.stat().st_uid == os.getuid():
-            shutil.rmtree(path, ignore_errors=True)
+        # Another start may remove it at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            if is_stale and path.stat().st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)
