@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vla_rl_ros.core.async_plan import AsyncSession
 from vla_rl_ros.core.chunking import Verdict
@@ -68,6 +70,44 @@ def test_a_constant_delay_never_stalls(mode: Mode, delay: int) -> None:
     assert session.requests.delay.estimate() == delay + 1
     # The first four are conditioned for the latency budget.
     assert session.requests.num_hits >= session.requests.num_conditioned - 4
+
+
+@given(
+    mode=st.sampled_from(Mode),
+    delay=st.integers(0, 4),
+    at_tick=st.integers(1, 40),
+    back=st.integers(3, 1000),
+    human=st.sets(st.integers(0, 40)),
+)
+def test_a_clock_set_back_costs_one_answer_and_nothing_of_before_is_played(
+    mode: Mode, delay: int, at_tick: int, back: int, human: set[int]
+) -> None:
+    session = AsyncSession(AsyncSettings(mode=mode.value, execute_ticks=8), TRAITS)
+    first = session.first_request()
+    session.deliver(first, policy(first, 0))
+    under_way: list[tuple[int, Request]] = []
+    first_new: int | None = None
+    played = []
+    for tick in range(at_tick + 40):
+        if tick == at_tick:
+            session.tick -= back
+        step = session.on_tick()
+        if tick >= at_tick:
+            played.append(step is not None)
+            assert step is None or step.chunk.chunk_id >= first_new
+        is_human = tick < at_tick and tick in human
+        done = np.zeros(7) if step is None else step.action
+        request = session.executed(done, Source.HUMAN if is_human else None)
+        if request is not None:
+            under_way.append((tick + delay, request))
+            if tick >= at_tick:
+                first_new = first_new or request.number
+        for due, answered in list(under_way):
+            if due <= tick:
+                under_way.remove((due, answered))
+                session.deliver(answered, policy(answered, tick))
+    assert played[: delay + 2] == [False] * (delay + 1) + [True]
+    assert mode is Mode.SYNC or all(played[delay + 1 :])
 
 
 def test_sync_plays_s_elements_and_holds_while_the_model_thinks() -> None:

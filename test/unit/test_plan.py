@@ -194,6 +194,31 @@ def test_a_human_ends_the_plan_and_what_was_asked_before() -> None:
     assert made.play(at(6)).index == 0
 
 
+@pytest.mark.parametrize("is_human", [False, True])
+def test_a_clock_set_back_begins_the_plan_anew(is_human: bool) -> None:
+    made = playing(3)
+    if is_human:
+        made.on_executed(row(at(2), source=Source.HUMAN))
+    assert made.play(at(-600)) is None
+    assert made.offer(chunk(at(3), chunk_id=2), at(-599)) is Verdict.FROM_FUTURE
+    fresh = chunk(at(-600), chunk_id=3, delay_ticks=0)
+    assert made.offer(fresh, at(-599)) is Verdict.ACCEPTED
+    assert made.play(at(-599)).index == 0
+
+
+def test_a_tick_that_is_only_early_leaves_the_plan_alone() -> None:
+    made = playing(3)
+    assert made.play(at(2) - P) is not None
+
+
+def test_who_drives_when_the_clock_is_set_back_still_voids_what_was_seen_before() -> None:
+    made = playing(3)
+    made.on_executed(row(at(-600), source=Source.HUMAN))
+    assert made.play(at(-600)) is None
+    seen_before = chunk(at(-600), chunk_id=2, delay_ticks=0)
+    assert made.offer(seen_before, at(-599)) is Verdict.BEFORE_TAKEOVER
+
+
 def test_a_plan_that_is_only_watched_goes_on_beside_a_human() -> None:
     made = ChunkPlan(P, is_shadow=True)
     made.reset(1)

@@ -214,6 +214,28 @@ def test_a_clock_set_back_does_not_starve_the_requests() -> None:
     assert requests.on_tick(row(at(-36000), chunk_id=first.chunk_id, step=1))
 
 
+def test_a_clock_set_back_forgets_chunks_questions_and_humans_of_before() -> None:
+    back = row(at(-600), source=Source.HOLD)
+    unseen = make(1)
+    first = playing(unseen)
+    unseen.on_tick(row_of(first, at(1), 1))
+    assert publish(unseen, 1, 1.5).delay_ticks == 2
+    assert unseen.on_tick(back)
+
+    asked = make(1)
+    first = playing(asked)
+    asked.on_tick(row_of(first, at(1), 1))
+    request = asked.request(at(1))
+    assert asked.on_tick(back)
+    assert asked.answered(request) is Verdict.OTHER_EPOCH
+    assert not asked.request(at(-600)).is_first
+
+    driven = make(1)
+    driven.on_tick(row(at(0), source=Source.HUMAN))
+    assert driven.on_tick(back)
+    assert driven.answered(driven.request(at(-600))) is Verdict.ACCEPTED
+
+
 def test_hits_count_estimates_within_a_tick() -> None:
     requests = make(3, delay_ticks=2)
     first = playing(requests)

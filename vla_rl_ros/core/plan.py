@@ -58,6 +58,7 @@ class ChunkPlan:
         self._waiting: ActionChunk | None = None
         self._newest_ns: int | None = None
         self._human_ns: int | None = None
+        self._tick_ns: int | None = None
         self._played: OrderedDict[int, FloatArray | None] = OrderedDict()
         self._last_ns: int | None = None
         self.seam: Seam | None = None
@@ -93,6 +94,7 @@ class ChunkPlan:
 
     def play(self, tick_ns: int) -> Step | None:
         """The element that belongs to a tick, None when there is none (underflow)."""
+        self._follow_clock(tick_ns)
         chunk = self._waiting
         if chunk is not None:
             self._waiting = None
@@ -114,6 +116,7 @@ class ChunkPlan:
 
     def hold(self, tick_ns: int) -> None:
         """Note that nothing is played at a tick although there may be an element for it."""
+        self._follow_clock(tick_ns)
         self._remember(tick_ns, None)
 
     def on_executed(self, row: ExecutedAction) -> Verdict | None:
@@ -155,6 +158,16 @@ class ChunkPlan:
         if self._waiting is not None:
             return self._waiting.horizon
         return max((placed.remaining(tick_ns) for placed in self._placed), default=0)
+
+    def _follow_clock(self, tick_ns: int) -> None:
+        """Begin anew where the clock was set back, or every chunk would be older for as long."""
+        before_ns, human_ns = self._tick_ns, self._human_ns
+        if before_ns is not None and before_ns - tick_ns > self._period_ns:
+            self.reset(self._epoch)
+            # By the new clock already: a row may be heard before the tick.
+            if human_ns is not None and human_ns <= tick_ns:
+                self._human_ns = human_ns
+        self._tick_ns = tick_ns
 
     def _judge_origin(self, chunk: ActionChunk) -> Verdict | None:
         if chunk.epoch != self._epoch:

@@ -101,14 +101,17 @@ class ChunkRequests:
     def reset(self, epoch: int) -> None:
         """Begin a new epoch: nothing is promised, nothing is pending; delays stay known."""
         self._epoch = epoch
+        self._forget()
+        self._is_first = True
+        self.last_row: ExecutedAction | None = None
+
+    def _forget(self) -> None:
         self._mirror.drop()
         self._pending: Request | None = None
         self._requested_ns: int | None = None
         self._human_ns: int | None = None
         self._is_broken = False
         self._must_ask = False
-        self._is_first = True
-        self.last_row: ExecutedAction | None = None
 
     def on_tick(self, row: ExecutedAction) -> bool:
         """Note an executed tick of this epoch.
@@ -116,6 +119,10 @@ class ChunkRequests:
         Returns:
             Whether to request a chunk observed at this tick.
         """
+        if self.last_row is not None and row.stamp_ns < self.last_row.stamp_ns:
+            # The clock was set back, and the actor's plan is void: what is known of it would come
+            # true in a future that lies as far away.
+            self._forget()
         self.last_row = row
         if row.source is Source.HUMAN and not self._is_shadow:
             # Nothing that was planned before comes true any more, and nothing is committed.
