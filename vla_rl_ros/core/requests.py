@@ -119,7 +119,7 @@ class ChunkRequests:
         Returns:
             Whether to request a chunk observed at this tick.
         """
-        if self.last_row is not None and row.stamp_ns < self.last_row.stamp_ns:
+        if self.last_row and self.last_row.stamp_ns - row.stamp_ns > self._period_ns:
             # The clock was set back, and the actor's plan is void: what is known of it would come
             # true in a future that lies as far away.
             self._forget()
