@@ -69,6 +69,19 @@ def test_what_the_driver_before_asked_for_last_is_no_jump(aimed_ms: int) -> None
     assert jump.distance_m < without.distance_m
 
 
+@pytest.mark.parametrize("aimed_ms", [110, 185])
+def test_a_target_that_is_repeated_is_as_old_as_it_was(aimed_ms: int) -> None:
+    references, [first] = turning_twice(aimed_ms, 200)
+    repeated = [(now_ms * MS, first[1]) for now_ms in range(aimed_ms + 12, 200, 12)]
+    jumps = [
+        jump_at(200 * MS, ALONG_Y, references, targets, PERIOD_NS)
+        for targets in ([first], [first, *repeated])
+    ]
+    assert jumps[0] is not None
+    assert jumps[0] == jumps[1]
+    assert jumps[0].distance_m < 3e-4
+
+
 @pytest.mark.parametrize("aimed_ms", [182, 195])
 def test_a_step_after_two_turns_is_a_jump_all_the_same(aimed_ms: int) -> None:
     references, targets = turning_twice(aimed_ms, 200, step_mm=3.0)

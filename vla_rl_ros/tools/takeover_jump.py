@@ -78,7 +78,7 @@ def jump_at(
         return None
     # The references have long shown what an older one asks for.
     since_ns = references[num_before - 1][0] - _BEFORE_NS
-    last = [pair for pair in targets if since_ns < pair[0] < change_ns][-1:]
+    last = [pair for pair in _last_before(change_ns, targets) if pair[0] > since_ns]
     index = _num_until(references, last[0][0] if last else change_ns) - 1
     origin = _piece_before(references, index)
     window = [pair for pair in references[index + 1 :] if pair[0] <= change_ns + period_ns]
@@ -95,6 +95,18 @@ def jump_at(
 
 def _num_until(series: Stamped, time_ns: int) -> int:
     return bisect.bisect_right(series, time_ns, key=lambda pair: pair[0])
+
+
+def _last_before(change_ns: int, targets: Stamped) -> Stamped:
+    """The last target and when it was sent first: repeated by the gate, it is none to the arm."""
+    index = _num_until(targets, change_ns - 1) - 1
+    while index > 0 and _are_equal(targets[index - 1][1], targets[index][1]):
+        index -= 1
+    return targets[index : index + 1] if index >= 0 else []
+
+
+def _are_equal(a: Pose, b: Pose) -> bool:
+    return np.array_equal(a.position_m, b.position_m) and np.array_equal(a.quat_xyzw, b.quat_xyzw)
 
 
 def _piece_before(references: Stamped, index: int) -> _Piece | None:
