@@ -75,6 +75,12 @@ class Presses:
         """What is down is not known any more: of the next report only stop counts."""
         self._levels = None
 
+    def expect_stop(self) -> None:
+        """If stop is down in the next report it counts, whether it was down before or not."""
+        if self._levels is not None:
+            levels = zip(BUTTONS, self._levels, strict=True)
+            self._levels = tuple(is_down and name != "stop" for name, is_down in levels)
+
     def clear(self) -> None:
         """Forget presses that nobody took; buttons that are down stay down."""
         self.waiting = dict.fromkeys(BUTTONS, 0)
@@ -142,8 +148,9 @@ class Teleop:
             self._is_driving, self._touched_s = True, now_s
 
     def lost(self) -> None:
-        """The device is gone: nobody drives from now on; buttons that are down stay down."""
+        """The device is gone: nobody drives from now on; buttons but stop stay down."""
         self._axes = np.zeros(NUM_AXES)
+        self.presses.expect_stop()
         self._is_driving = False
         self._pushed_s = None
 

@@ -27,7 +27,10 @@ _MAGIC = b"\x89MCAP0\r\n"
 _HEADER = struct.Struct("<BQ")
 _CHUNK_PREFIX = struct.Struct("<QQQI")
 # How reading a record whose bytes have changed ends: of texts, lengths, sizes and checksums.
-_DAMAGE = (McapError, zstandard.ZstdError, struct.error, ValueError, OverflowError, MemoryError)
+_DAMAGE = (
+    McapError, zstandard.ZstdError, struct.error, RuntimeError, ValueError, OverflowError,
+    MemoryError,
+)  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)

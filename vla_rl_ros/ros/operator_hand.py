@@ -3,7 +3,8 @@
 
 A SpaceMouse is read in a thread of its own that wakes the executor, so that no timer adds to the
 way of a report; what it says is published as `teleop/joy`. Any other device publishes that topic
-itself. Every message counts, because a press that was missed never comes again.
+itself. Every message counts, because a press that was missed never comes again; but the first one
+of a publisher says what is down, not since when.
 
 Of several publishers the first is listened to, until it has been silent for long enough; what the
 others say, or what is old, moves nothing. A stop counts whoever presses it.

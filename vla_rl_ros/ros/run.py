@@ -85,17 +85,20 @@ def run(
     finally:
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_IGN)
-        _shut_down(nodes, executor)
+        # A failure is told by the exit code, which a signal would take.
+        _shut_down(nodes, executor, 0.0 if code else _LEAVE_S)
     return code
 
 
-def _shut_down(nodes: list[ManagedNode[Any]], executor: SingleThreadedExecutor) -> None:
+def _shut_down(
+    nodes: list[ManagedNode[Any]], executor: SingleThreadedExecutor, leave_s: float
+) -> None:
     for node in reversed(nodes):
         _trigger_shutdown(node)
         # Nothing is left of it but for a transition that a second signal interrupted.
         node.release()
     executor.shutdown()
-    _end_in(_LEAVE_S)
+    _end_in(leave_s)
     for node in nodes:
         node.destroy_node()
     rclpy.try_shutdown()
@@ -103,9 +106,9 @@ def _shut_down(nodes: list[ManagedNode[Any]], executor: SingleThreadedExecutor) 
 
 
 def _end_in(duration_s: float) -> None:
-    """Have the kernel end this process after a time; all that matters has been done by then.
+    """Have the kernel end this process after a time, 0 for never; what matters has been done.
 
-    Fast DDS 3.2 may wait for ever in the removal of an endpoint while other processes remove
+    Fast DDS 3.2 may wait for ever in the removal of a node's services while other processes remove
     theirs (about one stop of thirty), and rclpy may hold the interpreter's lock meanwhile, so that
     no thread of Python's could end it. The log gets the place where it hung.
     """

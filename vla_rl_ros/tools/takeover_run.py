@@ -179,7 +179,8 @@ class _Bench:
             (found.response_ms if index else found.takeover_ms).append(took_ms)
             if index == 0:
                 change_ns = report_ns + round(took_ms * 1e6)
-                self._note_jump(found, "takeover", change_ns, commanded, probe.targets)
+                before = [pair for pair in probe.targets if pair[0] <= report_ns]
+                self._note_jump(found, "takeover", change_ns, commanded, before)
         report_ns = self._hand.changes[-1][0]
         target_ns = next((ns for ns, _ in probe.targets if ns > report_ns), report_ns)
         self._note_jump(found, "release", target_ns, np.zeros(6), probe.targets)
