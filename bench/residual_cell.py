@@ -76,11 +76,11 @@ CASES = {
         "peg",
         "peg_hard",
         eyes=("--episodes", "450", "--frames", "36000", "--steps", "2500"),
-        steps=24_000,
+        steps=36_000,
         execute_ticks=0,
         # How residuals failed on starts 1000 to 1099 has shaped its eyes; settings were compared
-        # on 2000 to 2099.
-        final_start=3_000,
+        # on 2000 to 2099, and policies on 3000 to 5099.
+        final_start=6_000,
         # A peg that is stuck until its time is up is worth nothing.
         settings=(
             _TILTING,
