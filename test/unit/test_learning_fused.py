@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -62,6 +63,19 @@ def test_compiled_steps_equal_eager_ones(algorithm: str, offline: bool) -> None:
         torch.testing.assert_close(
             ours[name]["params"], theirs[name]["params"], rtol=1e-3, atol=1e-4
         )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_steps_with_other_settings_are_not_taken_for_each_other() -> None:
+    def by(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda values: factor * values
+
+    twice, thrice = (fused(by(factor), "compiled") for factor in (2.0, 3.0))
+    for size in (4, 6):
+        ones = torch.ones(size)
+        assert torch.equal(twice(ones), 2.0 * ones)
+        assert torch.equal(thrice(ones), 3.0 * ones)
 
 
 def test_unknown_execution_is_refused() -> None:

@@ -45,14 +45,18 @@ class FlatNet:
         assert self.target is not None
         return self.layout.views(self.target)
 
-    def step(self, gradient: Tensor, learning_rate: float, max_norm: float = 0.0) -> None:
+    def step(
+        self, gradients: Mapping[str, Tensor], learning_rate: float, max_norm: float = 0.0
+    ) -> None:
         """One step of Adam (Kingma and Ba 2015).
 
         Args:
-            gradient: Shape (P,).
+            gradients: By name, as `views`. By the flat vector itself every slice of it would cost
+                a sweep over all.
             learning_rate: Step size.
             max_norm: Longer gradients are scaled down to it; 0 for no limit.
         """
+        gradient = self.layout.joined(gradients)
         if max_norm > 0.0:
             gradient = gradient * (max_norm / (gradient.norm() + EPSILON)).clamp(max=1.0)
         self.count.add_(1.0)

@@ -34,12 +34,13 @@ _LARGEST_ERROR = 2e-6
 Step = Callable[..., Tensor]
 
 
-def fused(step: Step, execution: str) -> Step:
+def fused(step: Step, execution: str, device: str = "cpu") -> Step:
     """Return a step that runs without recording gradients, compiled if asked for.
 
     Args:
         step: Function of tensors that changes networks in place.
         execution: "eager" or "compiled".
+        device: Where the tensors are.
 
     Raises:
         ConfigError: Unknown execution.
@@ -47,13 +48,33 @@ def fused(step: Step, execution: str) -> Step:
     if execution not in EXECUTIONS:
         raise ConfigError(f"execution='{execution}' is not one of {', '.join(EXECUTIONS)}")
     if execution == "compiled":
-        step = torch.compile(step, fullgraph=True, dynamic=False)
+        step = _compiled(step, device)
 
     def run(*arguments: Any) -> Tensor:  # noqa: ANN401 - whatever the step takes
         with torch.no_grad():
             return step(*arguments)
 
     return run
+
+
+def _compiled(step: Step, device: str) -> Step:
+    """A step compiled whole, without looking at every call whether its settings have changed.
+
+    They never do, and on a CPU the look costs as much as a twentieth of a step. What is compiled
+    is found by code object and by what is looked at, so each step needs a code of its own.
+    """
+
+    def alone(*arguments: Any) -> Tensor:  # noqa: ANN401 - whatever the step takes
+        return step(*arguments)
+
+    alone.__code__ = alone.__code__.replace()
+    options: dict[str, Any] = {
+        "guard_filter_fn": torch.compiler.keep_tensor_guards_unsafe,
+        # What calls the sweeps is C++ as well; tried on CPUs only.
+        "cpp_wrapper": torch.device(device).type == "cpu",
+    }
+    compiled: Step = torch.compile(alone, fullgraph=True, dynamic=False, options=options)
+    return compiled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,7 @@ class GradientSteps:
         inputs = join(obs, batch["action"][:, : self.num_channels])
         candidates = self._candidates(batch, noise) if is_conservative else None
 
-        def loss(params: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            views = critic.layout.views(params)
+        def loss(views: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
             q = critic_forward(views, inputs)[..., 0]
             total = td.loss(q, wanted)
             if candidates is None:
@@ -86,8 +85,8 @@ class GradientSteps:
             total = total + self.config.conservative_weight * gap
             return total, (total, q, gap, bounded)
 
-        gradient, (total, q, *more) = torch.func.grad(loss, has_aux=True)(critic.params)
-        critic.step(gradient, self.config.critic_lr, self.config.max_grad_norm)
+        gradients, (total, q, *more) = torch.func.grad(loss, has_aux=True)(critic.views())
+        critic.step(gradients, self.config.critic_lr, self.config.max_grad_norm)
         critic.track(self.config.tau)
         spread = (q.amax(0) - q.amin(0)).mean()
         error = (q - wanted).abs().mean()
@@ -108,8 +107,8 @@ class GradientSteps:
         inputs = join(obs, base)
         critic_views, alpha = nets.critic.views(), nets.temperature.params[0].exp()
 
-        def loss(params: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            head = actor_forward(nets.actor.layout.views(params), inputs)
+        def loss(views: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            head = actor_forward(views, inputs)
             drawn = (
                 sac.draw(head, noise["now"], nets.bound, nets.is_moved)
                 if config.algorithm == "sac"
@@ -117,7 +116,7 @@ class GradientSteps:
             )
             action = compose(base, drawn.residual)
             q = td.ensemble(
-                critic_forward(critic_views, join(obs, action))[..., 0], config.actor_q
+                critic_forward(critic_views, action, given=obs)[..., 0], config.actor_q
             )
             total = (
                 sac.actor_loss(q, drawn.log_prob, alpha)
@@ -127,17 +126,15 @@ class GradientSteps:
             total = total + self._regularisers(batch, action, drawn)
             return total, (total, q.mean(), drawn.residual, drawn.log_prob)
 
-        gradient, (total, q, residual, log_prob) = torch.func.grad(loss, has_aux=True)(
-            nets.actor.params
+        gradients, (total, q, residual, log_prob) = torch.func.grad(loss, has_aux=True)(
+            nets.actor.views()
         )
-        nets.actor.step(gradient, config.actor_lr, config.max_grad_norm)
+        nets.actor.step(gradients, config.actor_lr, config.max_grad_norm)
         nets.actor.track(config.acting_tau)
         if config.algorithm == "sac":
             wanted_entropy = config.entropy_per_dim * nets.is_moved.sum()
-            nets.temperature.step(
-                sac.temperature_gradient(nets.temperature.params, log_prob, wanted_entropy),
-                config.temperature_lr,
-            )
+            slope = sac.temperature_gradient(nets.temperature.params, log_prob, wanted_entropy)
+            nets.temperature.step({"log_alpha": slope}, config.temperature_lr)
         return torch.stack(
             [
                 total, q, residual.abs().mean(), clipped_part(base, residual), log_prob.mean(),
@@ -163,13 +160,13 @@ class GradientSteps:
         reward = batch["reward"] + batch["grasp_penalty"]
         wanted = td.target(reward, batch["discount"], next_value)
 
-        def loss(params: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-            q = critic_forward(net.layout.views(params), inputs)[0]
+        def loss(views: dict[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            q = critic_forward(views, inputs)[0]
             total = td.loss(grasp.value_of(q, chosen).unsqueeze(0), wanted)
             return total, (total, q.mean())
 
-        gradient, (total, q) = torch.func.grad(loss, has_aux=True)(net.params)
-        net.step(gradient, config.critic_lr, config.max_grad_norm)
+        gradients, (total, q) = torch.func.grad(loss, has_aux=True)(net.views())
+        net.step(gradients, config.critic_lr, config.max_grad_norm)
         net.track(config.tau)
         keeps = (chosen == int(Grasp.KEEP)).float().mean()
         return torch.stack([total, q, keeps])

@@ -104,12 +104,13 @@ class ResidualLearner:
             (is_conservative, is_offline): fused(
                 partial(steps.critic, is_conservative=is_conservative, is_offline=is_offline),
                 execution,
+                device,
             )
             for is_conservative in (False, True)
             for is_offline in (False, True)
         }
-        self._actor_step: Step = fused(steps.actor, execution)
-        self._grasp_step: Step = fused(steps.grasp, execution)
+        self._actor_step: Step = fused(steps.actor, execution, device)
+        self._grasp_step: Step = fused(steps.grasp, execution, device)
         self._actor: ResidualActor | None = None
 
     @property

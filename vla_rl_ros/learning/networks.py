@@ -9,11 +9,12 @@ take the views. Nothing here knows a loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LAYER_NORM_EPS = 1e-5
 
@@ -41,6 +42,10 @@ class Layout:
             views[name] = flat[begin : begin + length].view(shape)
             begin += length
         return views
+
+    def joined(self, views: Mapping[str, Tensor]) -> Tensor:
+        """Flat vector of named arrays, e.g. of gradients by `views`; the way back."""
+        return torch.cat([views[name].reshape(-1) for name, _ in self.shapes])
 
 
 def critic_layout(
@@ -98,22 +103,31 @@ def num_layers(views: dict[str, Tensor]) -> int:
     return sum(name.startswith("weight_") for name in views) - 1
 
 
-def critic_forward(views: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def critic_forward(
+    views: dict[str, Tensor], inputs: Tensor, given: Tensor | None = None
+) -> Tensor:
     """Outputs of all critics of the ensemble.
 
     Args:
         views: Arrays of `critic_layout`.
         inputs: Observation and action, shape (B, O + A).
+        given: The first columns, where `inputs` are only the others: a gradient by `inputs` does
+            not pay for them then.
 
     Returns:
         Shape (E, B, num_outputs).
     """
-    num_critics = views["weight_out"].shape[0]
-    hidden = inputs.expand(num_critics, *inputs.shape)
-    for i in range(num_layers(views)):
+    bias, weight = views["bias_0"], views["weight_0"]
+    num_critics = len(weight)
+    if given is not None:
+        width = given.shape[-1]
+        bias = torch.baddbmm(bias, given.expand(num_critics, *given.shape), weight[:, :width])
+        weight = weight[:, width:]
+    hidden = torch.baddbmm(bias, inputs.expand(num_critics, *inputs.shape), weight)
+    hidden = _normalised(views, 0, hidden)
+    for i in range(1, num_layers(views)):
         hidden = torch.baddbmm(views[f"bias_{i}"], hidden, views[f"weight_{i}"])
-        hidden = layer_norm(hidden) * views[f"scale_{i}"] + views[f"shift_{i}"]
-        hidden = torch.relu(hidden)
+        hidden = _normalised(views, i, hidden)
     end = views["weight_out"]
     if end.shape[2] == 1:
         # A product with one column is slow as a matrix product.
@@ -121,11 +135,10 @@ def critic_forward(views: dict[str, Tensor], inputs: Tensor) -> Tensor:
     return torch.baddbmm(views["bias_out"], hidden, end)
 
 
-def layer_norm(values: Tensor) -> Tensor:
-    """Zero mean and unit variance over the last axis."""
-    centred = values - values.mean(-1, keepdim=True)
-    variance = centred.square().mean(-1, keepdim=True)
-    return centred * torch.rsqrt(variance + LAYER_NORM_EPS)
+def _normalised(views: dict[str, Tensor], layer: int, values: Tensor) -> Tensor:
+    """LayerNorm and ReLU of a layer."""
+    values = functional.layer_norm(values, values.shape[-1:], eps=LAYER_NORM_EPS)
+    return torch.relu(values * views[f"scale_{layer}"] + views[f"shift_{layer}"])
 
 
 def actor_forward(views: dict[str, Tensor], inputs: Tensor) -> Tensor:
