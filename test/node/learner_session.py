@@ -43,6 +43,10 @@ class SessionStub(Node):
         self.num_ticks = 0
         self.create_timer(0.1, self._beat)
 
+    def number_from(self, epoch: int) -> None:
+        """The next episode has the number behind this one."""
+        self._epoch = epoch
+
     def state(self, phase: Phase, outcome: Outcome | None = None) -> EpisodeState:
         return EpisodeState(
             phase=phase,

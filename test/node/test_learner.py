@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -183,6 +184,19 @@ def test_clocks_that_differ_are_told(bench, monkeypatch) -> None:
     bench.start()
     assert bench.until(lambda: any("set the clocks" in sentence for sentence in said))
     assert bench.until(lambda: bench.latest("episodes") == 1.0)
+
+
+def test_episodes_of_a_clock_that_was_ahead_are_told(bench) -> None:
+    bench.session.number_from(int(time.time()) + 3600)
+    bench.start()
+    bench.session.episode()
+    assert bench.until(lambda: bench.latest("episodes") == 1.0)
+    bench.stop()
+    bench.start()
+    said = sentences(bench)
+    bench.session.number_from(100)
+    bench.session.episode()
+    assert bench.until(lambda: any("use another directory" in sentence for sentence in said))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +15,10 @@ from unit.classifier_samples import PX, write_brightness_classifier
 
 from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.types import GripperState
+from vla_rl_ros.learning.classifier_model import SuccessModel
 from vla_rl_ros.ros import codecs
 from vla_rl_ros.ros.nodes.success_classifier import SuccessClassifierNode
+from vla_rl_ros.ros.urgency import Urgency, hurry_thread, own_urgency
 
 pytestmark = pytest.mark.ros
 NODE = "/success_classifier"
@@ -66,8 +71,8 @@ def cell(executor):
     return Cell(executor)
 
 
-@pytest.fixture
-def node(cell, classifier):
+@contextmanager
+def brought_up(cell, classifier):
     made = SuccessClassifierNode(
         {"autostart": False, "classifiers": [str(classifier)], "rate_hz": 25.0}
     )
@@ -76,6 +81,12 @@ def node(cell, classifier):
     cell.enter(Phase.RUNNING)
     yield made
     made.trigger_shutdown()
+
+
+@pytest.fixture
+def node(cell, classifier):
+    with brought_up(cell, classifier) as made:
+        yield made
 
 
 def test_it_decides_after_enough_frames_and_says_by_which_version(cell, node, classifier):
@@ -90,6 +101,37 @@ def test_it_decides_after_enough_frames_and_says_by_which_version(cell, node, cl
     bright = [m.position[0] > 0.5 for m in cell.heard["task/success"]]
     # The third bright frame decides, no earlier one does.
     assert cell.verdicts.index(True) == bright.index(True) + 2
+
+
+def test_only_a_quick_network_judges_ahead_of_ordinary_threads(cell, classifier, monkeypatch):
+    policies = []
+
+    def judged(_model, _images):
+        policies.append(os.sched_getscheduler(0))
+        return 0.0
+
+    monkeypatch.setattr(SuccessModel, "probability", judged)
+    wanted = os.SCHED_RR if _may_hurry() else os.SCHED_OTHER
+    for took_s, policy in ((0.005, wanted), (0.05, os.SCHED_OTHER)):
+        monkeypatch.setattr(SuccessModel, "processor_time_s", lambda _model, took=took_s: took)
+        policies.clear()
+        with brought_up(cell, classifier):
+            assert cell.judged(3)
+        assert set(policies) == {policy}
+
+
+def _may_hurry() -> bool:
+    found = []
+
+    def try_it() -> None:
+        hurry_thread(Urgency.JUDGEMENT)
+        found.append(own_urgency() is Urgency.JUDGEMENT)
+
+    # In a thread of its own: this one stays as it is.
+    thread = threading.Thread(target=try_it)
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 def test_a_check_of_the_state_outranks_the_image(cell, node):

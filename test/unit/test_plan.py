@@ -206,6 +206,14 @@ def test_a_clock_set_back_begins_the_plan_anew(is_human: bool) -> None:
     assert made.play(at(-599)).index == 0
 
 
+def test_a_clock_set_back_before_the_first_tick_does_not_starve_the_episode() -> None:
+    made = playing(0)
+    assert made.play(at(-600)) is None
+    fresh = chunk(at(-600), chunk_id=2, delay_ticks=0)
+    assert made.offer(fresh, at(-599)) is Verdict.ACCEPTED
+    assert made.play(at(-599)).index == 0
+
+
 def test_a_tick_that_is_only_early_leaves_the_plan_alone() -> None:
     made = playing(3)
     assert made.play(at(2) - P) is not None

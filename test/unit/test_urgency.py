@@ -93,7 +93,7 @@ def test_a_priority_that_someone_else_set_counts_as_the_next_lower_urgency() -> 
         "    os.sched_getparam = lambda _: os.sched_param(priority)\n"
         "    return own_urgency()\n"
         "real = os.sched_getscheduler, os.sched_getparam\n"
-        "allowed = [current(priority) for priority in (5, 25, 99)]\n"
+        "allowed = [current(priority) for priority in (4, 25, 99)]\n"
         "os.sched_getscheduler, os.sched_getparam = real"
     )
     assert found["allowed"] == [0, 20, 30]

@@ -24,6 +24,7 @@ from vla_rl_ros.learning.online_state import OnlineState
 from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.ros.action_codecs import decode_observation
+from vla_rl_ros.ros.channels import NS_PER_S
 from vla_rl_ros.ros.learner_config import LearnerNodeConfig
 from vla_rl_ros.ros.learner_intake import SessionIntake
 from vla_rl_ros.ros.session_decoder import OBSERVATION, SessionDecoder
@@ -225,6 +226,13 @@ class LearnerWorker:
             f"{'goes on' if state.online.num_rows else 'begins'} in {out} with "
             f"{state.online.num_rows} rows at update {state.learner.num_updates}"
         )
+        # The supervisor numbers episodes by the second in which it began.
+        ahead_s = state.last_epoch - self._outlets.now_ns() / NS_PER_S
+        if ahead_s > 0.0:
+            self._outlets.warn(
+                f"the newest episode in {out} is of a clock {ahead_s:.0f} s ahead of this one: so "
+                "long new episodes are taken for stored ones; use another directory"
+            )
         early, self._early = self._early, []
         for topic, message in early:
             self._try(topic, message)

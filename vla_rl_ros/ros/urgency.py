@@ -5,8 +5,9 @@ An ordinary thread that wakes up may have to wait until others have used up thei
 per hop with a scheduler clock of 250 Hz, whatever its niceness. Executors and middleware of the
 nodes that `run` is told are urgent do little and often, so they go first where the system permits
 it: as root, or with the limit ``rtprio`` that libfranka asks for as well. Elsewhere niceness has
-to do. Models and their loading never run that way: they would starve the arm. What is further
-along goes first, or the answer to a message would wait until everybody has heard the message.
+to do. Policies and the loading of models never run that way: they would starve the arm. What is
+further along goes first, or the answer to a message would wait until everybody has heard the
+message.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Urgency(enum.IntEnum):
 
     NONE = 0
     """The ordinary policy."""
+    JUDGEMENT = 5
+    """From a frame to whether the task is done, if that is a matter of milliseconds."""
     IMAGES = 10
     """From a frame to the policy; a frame takes 2 ms, and no tick waits for it."""
     TICK = 20

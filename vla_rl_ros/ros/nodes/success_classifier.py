@@ -3,6 +3,9 @@
 
 Owns `task/success`. One classifier per task; the episode's task chooses. Images that are old, of
 different times or missing give no result at all, and diagnostics say why: silence decides nothing.
+
+On a busy machine an ordinary thread takes ten times its processor time. A network that is small
+enough therefore judges ahead of all ordinary threads, behind the frames themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +28,11 @@ from vla_rl_ros.ros.episode_node import EpisodeNode
 from vla_rl_ros.ros.graph import CAMERAS
 from vla_rl_ros.ros.run import run
 from vla_rl_ros.ros.timing import Window
+from vla_rl_ros.ros.urgency import Urgency, hurry_thread
 from vla_rl_ros.ros.worker import Worker
+
+_LONGEST_URGENT_S = 0.01
+"""Processor time up to which a judgement may keep the arm's simulator, and policies, waiting."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,6 +61,7 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         """Declare parameters."""
         super().__init__("success_classifier", SuccessClassifierConfig, overrides)
         self._models: dict[str, SuccessModel] = {}
+        self._urgency = Urgency.NONE
         self._worker: Worker[_Job] | None = None
 
     def setup(self) -> None:
@@ -64,6 +72,9 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         self._senses = ClassifierSenses(self.sampler, sorted(cameras), config)
         self._success = self.endpoints.publisher("task/success")
         self.follow_episodes()
+        slowest_s = max(model.processor_time_s() for model in self._models.values())
+        self._urgency = Urgency.JUDGEMENT if slowest_s <= _LONGEST_URGENT_S else Urgency.NONE
+        self.diag.set("processor_time_ms", slowest_s * 1e3)
         for task, model in self._models.items():
             self.diag.set(f"version.{task}", model.manifest.version)
 
@@ -115,6 +126,7 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
 
     def _judge(self, job: _Job) -> None:
         """In the worker: infer, count, publish."""
+        hurry_thread(self._urgency)
         manifest, glance = job.model.manifest, job.glance
         if job.series != self._series:
             self._series = job.series
