@@ -304,6 +304,8 @@ def test_the_command_lines_train_continue_and_evaluate(tmp_path, capsys):
     assert noisy["mean_steps"] != untrained["mean_steps"]
     with pytest.raises(ConfigError, match="is not a policy"):
         evaluated("--policy", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="there is none"):
+        evaluated("--policy", "base", "--explore")
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def run_gym(arguments: argparse.Namespace) -> int:
 
     if arguments.episodes < 1:
         raise ConfigError(f"--episodes {arguments.episodes}: at least one")
+    if arguments.explore and arguments.policy == "base":
+        raise ConfigError("--explore is noise of the residual: with --policy base there is none")
     door = Door(door_settings(arguments))
     actor, facts = _actor(arguments, door)
     if actor is not None and arguments.explore:
