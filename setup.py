@@ -42,7 +42,7 @@ EXTRAS = {
     "sim": ["franky-sim", "gymnasium", "matplotlib", "mujoco", "pillow"],
     "hardware": ["pillow", "pyrealsense2", "pyspacemouse>=2.1"],
     # Policies in process: pi0 (torch), and exported ones (onnxruntime).
-    "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch>=2.8", "transformers"],
+    "learning": ["onnx", "onnxruntime", "safetensors", "tokenizers", "torch>=2.9", "transformers"],
     # Policies behind an openpi server.
     "remote": ["msgpack", "websockets>=15"],
     # Peers of `bench learner`.

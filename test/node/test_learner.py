@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -186,17 +185,29 @@ def test_clocks_that_differ_are_told(bench, monkeypatch) -> None:
     assert bench.until(lambda: bench.latest("episodes") == 1.0)
 
 
-def test_episodes_of_a_clock_that_was_ahead_are_told(bench) -> None:
-    bench.session.number_from(int(time.time()) + 3600)
+@pytest.mark.parametrize("is_ahead", [True, False])
+def test_an_episode_that_is_taken_for_a_stored_one_is_told(bench, is_ahead: bool) -> None:
+    bench.session.number_from(1000)
     bench.start()
     bench.session.episode()
     assert bench.until(lambda: bench.latest("episodes") == 1.0)
     bench.stop()
-    bench.start()
     said = sentences(bench)
-    bench.session.number_from(100)
+    bench.start()
+    if is_ahead:
+        bench.session.number_from(100)
+    bench.session.begin()
+    bench.session.ticks(5)
+    if is_ahead:
+        assert bench.until(lambda: any("use another directory" in told for told in said))
+    bench.session.end()
+    bench.session.number_from(2000)
     bench.session.episode()
-    assert bench.until(lambda: any("use another directory" in sentence for sentence in said))
+    wanted = 2.0 if is_ahead else 3.0
+    assert bench.until(lambda: bench.latest("episodes") == wanted)
+    assert is_ahead or not any("stored one" in told for told in said)
+    bench.stop()
+    assert set(bench.stored()["episode"]) == ({1001, 2001} if is_ahead else {1001, 1002, 2001})
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +15,7 @@ from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.types import GripperState
 from vla_rl_ros.learning.classifier_model import SuccessModel
 from vla_rl_ros.ros import codecs
+from vla_rl_ros.ros.nodes import success_classifier
 from vla_rl_ros.ros.nodes.success_classifier import SuccessClassifierNode
 from vla_rl_ros.ros.urgency import Urgency, hurry_thread, own_urgency
 
@@ -71,8 +70,8 @@ def cell(executor):
     return Cell(executor)
 
 
-@contextmanager
-def brought_up(cell, classifier):
+@pytest.fixture
+def node(cell, classifier):
     made = SuccessClassifierNode(
         {"autostart": False, "classifiers": [str(classifier)], "rate_hz": 25.0}
     )
@@ -81,12 +80,6 @@ def brought_up(cell, classifier):
     cell.enter(Phase.RUNNING)
     yield made
     made.trigger_shutdown()
-
-
-@pytest.fixture
-def node(cell, classifier):
-    with brought_up(cell, classifier) as made:
-        yield made
 
 
 def test_it_decides_after_enough_frames_and_says_by_which_version(cell, node, classifier):
@@ -103,35 +96,65 @@ def test_it_decides_after_enough_frames_and_says_by_which_version(cell, node, cl
     assert cell.verdicts.index(True) == bright.index(True) + 2
 
 
-def test_only_a_quick_network_judges_ahead_of_ordinary_threads(cell, classifier, monkeypatch):
-    policies = []
-
-    def judged(_model, _images):
-        policies.append(os.sched_getscheduler(0))
-        return 0.0
-
-    monkeypatch.setattr(SuccessModel, "probability", judged)
-    wanted = os.SCHED_RR if _may_hurry() else os.SCHED_OTHER
-    for took_s, policy in ((0.005, wanted), (0.05, os.SCHED_OTHER)):
-        monkeypatch.setattr(SuccessModel, "processor_time_s", lambda _model, took=took_s: took)
-        policies.clear()
-        with brought_up(cell, classifier):
-            assert cell.judged(3)
-        assert set(policies) == {policy}
-
-
-def _may_hurry() -> bool:
+@pytest.fixture
+def urgencies(monkeypatch):
+    """Urgency of the judging thread, judgement by judgement."""
     found = []
+    judged = SuccessModel.probability
 
-    def try_it() -> None:
-        hurry_thread(Urgency.JUDGEMENT)
-        found.append(own_urgency() is Urgency.JUDGEMENT)
+    def noted(model, images):
+        found.append(own_urgency())
+        return judged(model, images)
 
-    # In a thread of its own: this one stays as it is.
-    thread = threading.Thread(target=try_it)
+    monkeypatch.setattr(SuccessModel, "probability", noted)
+    return found
+
+
+def shown(cell, key):
+    """Newest value of a gauge of the node in diagnostics, None before there was one."""
+    values = [
+        pair.value
+        for message in cell.heard["/diagnostics"]
+        for status in message.status
+        if NODE in status.name
+        for pair in status.values
+        if pair.key == key
+    ]
+    return values[-1] if values else None
+
+
+@pytest.fixture
+def may_hurry():
+    """Whether the system permits it; tried in a thread that ends."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(hurry_thread(Urgency.JUDGEMENT)))
     thread.start()
     thread.join()
     return found[0]
+
+
+def test_short_judgements_go_first_and_long_ones_no_longer(
+    cell, urgencies, may_hurry, node, monkeypatch
+):
+    if not may_hurry:
+        pytest.skip("the system grants no real-time policy")
+    assert cell.until(lambda: Urgency.JUDGEMENT in urgencies)
+    assert urgencies[0] is Urgency.NONE
+    assert cell.until(lambda: shown(cell, "goes_first") == "True")
+    monkeypatch.setattr(success_classifier, "_LONGEST_URGENT_MS", 0.0)
+    assert cell.until(lambda: urgencies[-1] is Urgency.NONE)
+    assert cell.until(lambda: shown(cell, "goes_first") == "False")
+
+
+@pytest.fixture
+def refused(monkeypatch):
+    monkeypatch.setattr(success_classifier, "hurry_thread", lambda _urgency: False)
+
+
+def test_without_the_right_judgements_stay_ordinary(cell, urgencies, refused, node):
+    assert cell.judged(5)
+    assert set(urgencies) == {Urgency.NONE}
+    assert cell.until(lambda: shown(cell, "goes_first") == "False")
 
 
 def test_a_check_of_the_state_outranks_the_image(cell, node):

@@ -56,6 +56,11 @@ def test_compiled_steps_equal_eager_ones(algorithm: str, offline: bool) -> None:
         for execution in ("eager", "compiled")
     ]
     for seed in range(4):
+        if seed == 2:
+            # What may change behind a compiled step.
+            learners[1].load_state_dict(learners[0].state_dict())
+            for learner in learners:
+                learner.xi = 0.07
         eager, compiled = (learner.update(rows_of(seed), offline=offline) for learner in learners)
         assert compiled == pytest.approx(eager, rel=1e-3, abs=1e-4)
     ours, theirs = (learner.nets.state_dict() for learner in learners)

@@ -163,8 +163,8 @@ class ChunkPlan:
         """Begin anew where the clock was set back, or every chunk would be older for as long."""
         human_ns = self._human_ns
         # Before the first tick a chunk tells the time: it is never of after the next tick.
-        before_ns = max((t for t in (self._tick_ns, self._newest_ns) if t is not None), default=0)
-        if before_ns - tick_ns > self._period_ns:
+        known_ns = [t for t in (self._tick_ns, self._newest_ns) if t is not None]
+        if known_ns and max(known_ns) - tick_ns > self._period_ns:
             self.reset(self._epoch)
             # By the new clock already: a row may be heard before the tick.
             if human_ns is not None and human_ns <= tick_ns:

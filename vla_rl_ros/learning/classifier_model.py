@@ -8,8 +8,6 @@ is checked when it is loaded. Written by `classifier_training`, read by the node
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,22 +142,6 @@ class SuccessModel:
             for camera in self.manifest.cameras
         }
         return float(_sigmoid(self._session.run([LOGIT], feed)[0])[0])
-
-    def processor_time_s(self, repeats: int = 5) -> float:
-        """Processor time of an answer, s: the median of some on black images.
-
-        Args:
-            repeats: How many; the first one, which also sets the network up, does not count.
-        """
-        side = self.manifest.image_px
-        black = np.zeros((side, side, 3), np.uint8)
-        images = dict.fromkeys(self.manifest.cameras, black)
-        took_s = []
-        for _ in range(repeats + 1):
-            begin_s = time.thread_time()
-            self.probability(images)
-            took_s.append(time.thread_time() - begin_s)
-        return statistics.median(took_s[1:])
 
     def probabilities(self, stacks: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.float64]:
         """As `probability` for many frames, (n, h, w, 3) per camera; returns shape (n,)."""

@@ -58,10 +58,11 @@ def fused(step: Step, execution: str, device: str = "cpu") -> Step:
 
 
 def _compiled(step: Step, device: str) -> Step:
-    """A step compiled whole, without looking at every call whether its settings have changed.
+    """A step compiled whole, which looks at every call at its tensors only.
 
-    They never do, and on a CPU the look costs as much as a twentieth of a step. What is compiled
-    is found by code object and by what is looked at, so each step needs a code of its own.
+    Its settings never change, nor torch's (`tune_cpu` comes first), and on a CPU the look at them
+    costs as much as a twentieth of a step. What is compiled is found by code object and by what is
+    looked at, so each step needs a code of its own.
     """
 
     def alone(*arguments: Any) -> Tensor:  # noqa: ANN401 - whatever the step takes

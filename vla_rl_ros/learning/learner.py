@@ -74,7 +74,7 @@ class ResidualLearner:
             seed: Of weights and all noise.
             value_range: Least and most that the reward can pay from anywhere, None if that is
                 not known; used with `config.clip_target`.
-            execution: "eager", or "compiled": twice as fast after a start of 20 s or more, needs
+            execution: "eager", or "compiled": twice as fast after a start of 15 s or more, needs
                 a C++ compiler, equal to eager up to rounding.
             device: Torch device of the gradient steps.
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from vla_rl_ros.core.episode import Phase
 from vla_rl_ros.core.errors import InvalidCommandError, ReplayError, VlaRlError
 from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.learning.actor_bytes import encode_actor
@@ -24,10 +25,11 @@ from vla_rl_ros.learning.online_state import OnlineState
 from vla_rl_ros.learning.reward_plan import RewardPlan
 from vla_rl_ros.learning.session_rows import EpisodeRows, SessionRows, session_layout
 from vla_rl_ros.ros.action_codecs import decode_observation
-from vla_rl_ros.ros.channels import NS_PER_S
+from vla_rl_ros.ros.channels import from_stamp
+from vla_rl_ros.ros.episode_codec import decode_episode
 from vla_rl_ros.ros.learner_config import LearnerNodeConfig
 from vla_rl_ros.ros.learner_intake import SessionIntake
-from vla_rl_ros.ros.session_decoder import OBSERVATION, SessionDecoder
+from vla_rl_ros.ros.session_decoder import OBSERVATION, STATE, SessionDecoder
 
 _IDLE_S = 0.02
 _LAST_WORDS_S = 0.8
@@ -77,7 +79,7 @@ class LearnerWorker:
         self._decoder: SessionDecoder | None = None
         self._board: Board | None = None
         self._early: list[tuple[str, Any]] = []
-        self._made_ns = 0
+        self._made_ns, self._begin_ns, self._stored_epoch = 0, outlets.now_ns(), -1
         self._sent_s = self._measured_s = float("-inf")
         self._sent_updates = self._measured_updates = -1
         self._stopping = threading.Event()
@@ -186,6 +188,23 @@ class LearnerWorker:
             return
         for episode in self._decoder.take(topic, message):
             self._store(episode)
+        if topic == STATE:
+            self._warn_of_stored(message)
+
+    def _warn_of_stored(self, message: Any) -> None:  # noqa: ANN401 - of a recording as well
+        """Tell, once, of an episode that runs now and is taken for one that was stored before.
+
+        The supervisor numbers episodes by the second in which it began.
+        """
+        state, stamp_ns = decode_episode(message), from_stamp(message.header.stamp)
+        is_live = state.phase is Phase.RUNNING and stamp_ns >= self._begin_ns
+        if is_live and state.epoch <= self._stored_epoch:
+            self._outlets.warn(
+                f"episode {state.epoch} is taken for a stored one, for {self._config.directory} "
+                f"holds episode {self._stored_epoch}, of a clock that was ahead: nothing is "
+                "learned; use another directory"
+            )
+            self._stored_epoch = -1
 
     def _begin(self, first: Any) -> None:  # noqa: ANN401 - a JointState
         """The first observation with a chunk says what the learner is made for."""
@@ -226,13 +245,7 @@ class LearnerWorker:
             f"{'goes on' if state.online.num_rows else 'begins'} in {out} with "
             f"{state.online.num_rows} rows at update {state.learner.num_updates}"
         )
-        # The supervisor numbers episodes by the second in which it began.
-        ahead_s = state.last_epoch - self._outlets.now_ns() / NS_PER_S
-        if ahead_s > 0.0:
-            self._outlets.warn(
-                f"the newest episode in {out} is of a clock {ahead_s:.0f} s ahead of this one: so "
-                "long new episodes are taken for stored ones; use another directory"
-            )
+        self._stored_epoch = state.last_epoch
         early, self._early = self._early, []
         for topic, message in early:
             self._try(topic, message)

@@ -74,11 +74,18 @@ def own_urgency() -> Urgency:
     return max(urgency for urgency in Urgency if urgency <= priority)
 
 
-def hurry_thread(urgency: Urgency) -> None:
-    """Give the calling thread alone an urgency that another thread of this process has."""
-    if urgency is not Urgency.NONE:
-        with suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(urgency))
+def hurry_thread(urgency: Urgency) -> bool:
+    """Give the calling thread alone an urgency, or none.
+
+    Returns:
+        Whether the system allowed it.
+    """
+    policy = os.SCHED_OTHER if urgency is Urgency.NONE else os.SCHED_RR
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(urgency))
+    except PermissionError:
+        return False
+    return True
 
 
 @contextmanager

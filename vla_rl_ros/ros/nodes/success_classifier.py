@@ -4,8 +4,8 @@
 Owns `task/success`. One classifier per task; the episode's task chooses. Images that are old, of
 different times or missing give no result at all, and diagnostics say why: silence decides nothing.
 
-On a busy machine an ordinary thread takes ten times its processor time. A network that is small
-enough therefore judges ahead of all ordinary threads, behind the frames themselves.
+On a busy machine an ordinary thread takes ten times its processor time. As long as judgements are
+short they therefore go ahead of all ordinary threads, behind the frames themselves.
 """
 
 from __future__ import annotations
@@ -31,8 +31,11 @@ from vla_rl_ros.ros.timing import Window
 from vla_rl_ros.ros.urgency import Urgency, hurry_thread
 from vla_rl_ros.ros.worker import Worker
 
-_LONGEST_URGENT_S = 0.01
-"""Processor time up to which a judgement may keep the arm's simulator, and policies, waiting."""
+_LONGEST_URGENT_MS = 10.0
+"""Processor time of a judgement that may keep ordinary threads waiting, the arm's loop too."""
+_LARGEST_URGENT_PART = 0.15
+"""Of a core, in judgements that may."""
+_RECENT = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,7 +64,6 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         """Declare parameters."""
         super().__init__("success_classifier", SuccessClassifierConfig, overrides)
         self._models: dict[str, SuccessModel] = {}
-        self._urgency = Urgency.NONE
         self._worker: Worker[_Job] | None = None
 
     def setup(self) -> None:
@@ -72,15 +74,14 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         self._senses = ClassifierSenses(self.sampler, sorted(cameras), config)
         self._success = self.endpoints.publisher("task/success")
         self.follow_episodes()
-        slowest_s = max(model.processor_time_s() for model in self._models.values())
-        self._urgency = Urgency.JUDGEMENT if slowest_s <= _LONGEST_URGENT_S else Urgency.NONE
-        self.diag.set("processor_time_ms", slowest_s * 1e3)
         for task, model in self._models.items():
             self.diag.set(f"version.{task}", model.manifest.version)
 
     def start(self) -> None:
         """Begin to judge."""
         self._cost_ms, self._age_ms = Window(600), Window(600)
+        self._processor_ms, self._urgency = Window(_RECENT), Urgency.NONE
+        self.diag.set("goes_first", "False")
         self._num_gaps, self._judged_ns = 0, 0
         self._series: tuple[int, bool, str, int] | None = None
         self._debounce = Debounce(1, 1)
@@ -126,14 +127,15 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
 
     def _judge(self, job: _Job) -> None:
         """In the worker: infer, count, publish."""
-        hurry_thread(self._urgency)
         manifest, glance = job.model.manifest, job.glance
         if job.series != self._series:
             self._series = job.series
             self._debounce = Debounce(manifest.needed, manifest.window)
-        begin_s = time.perf_counter()
+        begin_s, begin_processor_s = time.perf_counter(), time.thread_time()
         probability = job.model.probability(glance.images)
         self._cost_ms.add((time.perf_counter() - begin_s) * 1e3)
+        self._processor_ms.add((time.thread_time() - begin_processor_s) * 1e3)
+        self._choose_urgency()
         refusal = violated_check(manifest.checks, glance.measured)
         is_success = probability >= manifest.threshold and refusal is None
         decided = self._debounce.update(is_success)
@@ -143,6 +145,17 @@ class SuccessClassifierNode(EpisodeNode[SuccessClassifierConfig]):
         self._success.publish(encode_channels(values, glance.stamp_ns, manifest.version))
         self._age_ms.add((self.now_ns() - glance.stamp_ns) * 1e-6)
         self._show(probability, decided, refusal)
+
+    def _choose_urgency(self) -> None:
+        """Go first from the next judgement on, or no longer."""
+        took_ms = self._processor_ms.quantile(0.5)
+        part = took_ms * 1e-3 * self.config.rate_hz
+        is_short = took_ms <= _LONGEST_URGENT_MS and part <= _LARGEST_URGENT_PART
+        urgency = Urgency.JUDGEMENT if is_short else Urgency.NONE
+        self.diag.set("processor_time_ms", took_ms)
+        if urgency is not self._urgency:
+            self._urgency = urgency
+            self.diag.set("goes_first", str(hurry_thread(urgency) and is_short))
 
     def _show(self, probability: float, decided: bool, refusal: str | None) -> None:
         diag = self.diag
