@@ -30,7 +30,7 @@ question = SimpleNamespace(
     request=SimpleNamespace(is_first=False, prefix=None), observation=None, extra_delay_s=0.0
 )
 allowed = {allow}
-worker.urgency = Urgency.COMMAND
+worker.urgency = Urgency.{urgency}
 for _ in range(2):
     worker.ask(question)
     after.append(woken.get(timeout=20.0))
@@ -54,10 +54,9 @@ os.sched_setscheduler = refuse
 """
 
 
-def _seen(allow: str, prelude: str) -> dict[str, list[int]]:
-    script = _SCRIPT.replace("{allow}", allow).replace(
-        "\nclass Policy", f"{prelude}\nclass Policy"
-    )
+def _seen(allow: str, prelude: str, urgency: str = "COMMAND") -> dict[str, list[int]]:
+    script = _SCRIPT.replace("{allow}", allow).replace("{urgency}", urgency)
+    script = script.replace("\nclass Policy", f"{prelude}\nclass Policy")
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     return json.loads(done.stdout)
 
@@ -68,6 +67,21 @@ def test_a_model_never_hurries_but_its_thread_does() -> None:
         pytest.skip("the system grants no real-time policy")
     assert seen["during"] == [os.SCHED_OTHER] * 2
     assert seen["after"] == [os.SCHED_RR] * 2
+
+
+def test_a_policy_that_someone_else_gave_the_process_stays() -> None:
+    given = """
+def given():
+    if not _may():
+        return False
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    return True
+allowed = given()
+"""
+    seen = _seen("allowed", _PROBE + given, "NONE")
+    if not seen["allowed"]:
+        pytest.skip("the system grants no real-time policy")
+    assert set(seen["during"]) == set(seen["after"]) == {os.SCHED_FIFO}
 
 
 def test_without_the_right_it_answers_all_the_same() -> None:

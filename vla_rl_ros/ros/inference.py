@@ -121,7 +121,8 @@ class InferenceWorker:
         except Exception as error:  # noqa: BLE001 - models raise anything, and the next may work
             problem = f"{type(error).__name__}: {error}"
         took_s = time.monotonic() - start_s
-        hurry_thread(self.urgency)
+        if self.urgency is not Urgency.NONE:
+            hurry_thread(self.urgency)
         if question.extra_delay_s > 0.0 and self._is_stopping.wait(question.extra_delay_s):
             return
         if self._is_stopping.is_set():
