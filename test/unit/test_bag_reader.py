@@ -21,8 +21,8 @@ from unit.bag_samples import (
 )
 
 from vla_rl_ros.core.errors import BagError
-from vla_rl_ros.data.bag_reader import Bag, read_channels, read_poses, read_wrenches
-from vla_rl_ros.data.bag_writer import BagWriter
+from vla_rl_ros.data.bag_reader import Bag, find_mcap, read_channels, read_poses, read_wrenches
+from vla_rl_ros.data.bag_writer import BagSettings, BagWriter
 from vla_rl_ros.tools.bag import add_parser
 
 
@@ -52,6 +52,38 @@ def test_a_topic_without_messages_gives_empty_arrays(bag: Path) -> None:
     stamps_ns, values = read_channels(bag, "learner/actor", ["a", "b"])
     assert stamps_ns.shape == (0,)
     assert values.shape == (0, 2)
+
+
+@pytest.mark.parametrize("place", range(9, 1400, 61))
+def test_a_complete_bag_that_was_damaged_gives_what_it_held_or_says_so(
+    tmp_path: Path, place: int
+) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    bag = make_bag(tmp_path / "e", 20, settings)
+    whole = [message.raw for message in Bag(bag).messages()]
+    mcap = find_mcap(bag)
+    data = bytearray(mcap.read_bytes())
+    # From the front, where messages lie, and from the back, where the index is.
+    for at in (place, len(data) - place):
+        damaged = bytearray(data)
+        damaged[at] ^= 0xFF
+        mcap.write_bytes(damaged)
+        try:
+            found = [message.raw for message in Bag(bag).messages()]
+        except BagError:
+            continue
+        assert found == whole
+
+
+def test_a_message_with_another_byte_is_damage(tmp_path: Path) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    bag = make_bag(tmp_path / "e", 20, settings)
+    raw = next(iter(Bag(bag).messages(["arm/tcp_pose"]))).raw
+    mcap = find_mcap(bag)
+    data = mcap.read_bytes()
+    mcap.write_bytes(data.replace(raw, bytes([*raw[:-1], raw[-1] ^ 1])))
+    with pytest.raises(BagError, match=r"e_0\.mcap is damaged: .*(crc|CRC)"):
+        list(Bag(bag).messages())
 
 
 def test_an_unknown_topic_is_named(bag: Path) -> None:

@@ -20,7 +20,7 @@ from mcap_ros2.decoder import DecoderFactory
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.errors import BagError
-from vla_rl_ros.data.mcap_scan import is_sealed, scan
+from vla_rl_ros.data.mcap_scan import check_index, damage_told, is_sealed, scan
 from vla_rl_ros.data.metadata import NS_PER_S
 from vla_rl_ros.data.schemas import has_header
 
@@ -92,7 +92,7 @@ class Bag:
             path: Directory of the bag, or its MCAP file.
 
         Raises:
-            BagError: There is no MCAP file.
+            BagError: There is no MCAP file, or it is damaged.
         """
         self.path = find_mcap(Path(path))
         self.is_sealed = is_sealed(self.path)
@@ -119,7 +119,7 @@ class Bag:
             topics: Topics to read, with or without leading slash; None for all.
 
         Raises:
-            BagError: The bag has no such topic.
+            BagError: The bag has no such topic, or is damaged from here on.
         """
         wanted = None if topics is None else {self._full_name(topic) for topic in topics}
         source = self._indexed(wanted) if self.is_sealed else self._scanned(wanted)
@@ -148,7 +148,8 @@ class Bag:
         return decoder
 
     def _read_summary(self) -> None:
-        with self.path.open("rb") as file:
+        with self.path.open("rb") as file, damage_told(self.path):
+            check_index(file)
             reader = make_reader(file)
             summary = reader.get_summary()
             if summary is None:
@@ -180,8 +181,9 @@ class Bag:
         )
 
     def _indexed(self, wanted: set[str] | None) -> Iterator[tuple[Schema, Channel, Message]]:
-        with self.path.open("rb") as file:
-            for schema, channel, message in make_reader(file).iter_messages(topics=wanted):
+        with self.path.open("rb") as file, damage_told(self.path):
+            reader = make_reader(file, validate_crcs=True)
+            for schema, channel, message in reader.iter_messages(topics=wanted):
                 if schema is not None:
                     yield schema, channel, message
 

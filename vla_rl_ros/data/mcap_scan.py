@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -25,11 +27,12 @@ from vla_rl_ros.core.errors import BagError
 
 _MAGIC = b"\x89MCAP0\r\n"
 _HEADER = struct.Struct("<BQ")
+_FOOTER = struct.Struct("<BQQQI")
 _CHUNK_PREFIX = struct.Struct("<QQQI")
 # How reading a record whose bytes have changed ends: of texts, lengths, sizes and checksums.
 _DAMAGE = (
     McapError, zstandard.ZstdError, struct.error, RuntimeError, ValueError, OverflowError,
-    MemoryError,
+    MemoryError, LookupError,
 )  # fmt: skip
 
 
@@ -57,6 +60,27 @@ def is_sealed(path: Path) -> bool:
         return file.read() == _MAGIC
 
 
+def check_index(file: BinaryIO) -> None:
+    """Compare the index of a sealed file with its checksum; the file is left at its start.
+
+    Readers of the `mcap` package believe the index, and miss messages where it is damaged.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    file.seek(-_FOOTER.size - len(_MAGIC), io.SEEK_END)
+    end = file.tell()
+    opcode, _, begin, _, expected = _FOOTER.unpack(file.read(_FOOTER.size))
+    if opcode != Opcode.FOOTER or not 0 <= begin <= end:
+        raise ValueError("it does not end with an index")
+    file.seek(begin)
+    # The checksum is of everything before it, the footer's own fields included.
+    found = zlib.crc32(file.read(end - begin + _FOOTER.size - 4))
+    if expected not in (0, found):
+        raise ValueError("the index does not fit its checksum")
+    file.seek(0)
+
+
 def scan(path: Path, result: ScanResult | None = None) -> Iterator[McapRecord]:
     """Yield the schemas, channels, messages and metadata of the data section in file order.
 
@@ -75,11 +99,18 @@ def scan(path: Path, result: ScanResult | None = None) -> Iterator[McapRecord]:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise BagError(f"{path} is not an MCAP file")
-        try:
+        with damage_told(path):
             yield from _explained(_scan_records(file, size, result))
-        except _DAMAGE as error:
-            raise BagError(f"{path} is damaged: {str(error) or 'a record ends early'}") from error
     result.is_sealed = is_sealed(path)
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Reading within stops at damage with a `BagError` that names the file."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise BagError(f"{path} is damaged: {str(error) or 'a record ends early'}") from error
 
 
 def _explained(records: Iterator[McapRecord]) -> Iterator[McapRecord]:
