@@ -54,13 +54,29 @@ def test_a_topic_without_messages_gives_empty_arrays(bag: Path) -> None:
     assert values.shape == (0, 2)
 
 
+def held(bag: Path) -> list[tuple[str, int, int, bytes]]:
+    """All that its messages say."""
+    found = Bag(bag).messages()
+    return [(each.topic, each.log_time_ns, each.sequence, each.raw) for each in found]
+
+
+def test_a_file_that_has_lost_its_index_is_not_read_whole_to_say_so(tmp_path: Path) -> None:
+    mcap = find_mcap(make_bag(tmp_path / "e", 20))
+    data = bytearray(mcap.read_bytes())
+    # The footer is the last record before the magic: its place, twice, and a checksum.
+    data[-28:-8] = bytes(20)
+    mcap.write_bytes(data)
+    with pytest.raises(BagError, match=r"e_0\.mcap has no index$"):
+        Bag(mcap)
+
+
 @pytest.mark.parametrize("place", range(9, 1400, 61))
-def test_a_complete_bag_that_was_damaged_gives_what_it_held_or_says_so(
+def test_a_complete_bag_that_was_damaged_gives_its_messages_or_says_so(
     tmp_path: Path, place: int
 ) -> None:
     settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
     bag = make_bag(tmp_path / "e", 20, settings)
-    whole = [message.raw for message in Bag(bag).messages()]
+    whole = held(bag)
     mcap = find_mcap(bag)
     data = bytearray(mcap.read_bytes())
     # From the front, where messages lie, and from the back, where the index is.
@@ -69,7 +85,7 @@ def test_a_complete_bag_that_was_damaged_gives_what_it_held_or_says_so(
         damaged[at] ^= 0xFF
         mcap.write_bytes(damaged)
         try:
-            found = [message.raw for message in Bag(bag).messages()]
+            found = held(bag)
         except BagError:
             continue
         assert found == whole

@@ -193,6 +193,21 @@ def test_a_damaged_chunk_costs_only_itself(tmp_path: Path, byte: int) -> None:
     assert 120 < result.num_messages < 180
 
 
+@pytest.mark.parametrize("what", ["messages", "index"])
+def test_a_complete_bag_that_was_damaged_is_mended_too(tmp_path: Path, what: str) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    mcap = find_mcap(make_bag(tmp_path / "e", 60, settings))
+    size = mcap.stat().st_size
+    damage(mcap, places(mcap, Opcode.CHUNK)[2] + 200 if what == "messages" else size - 60)
+    with pytest.raises(BagError, match="is damaged"):
+        list(Bag(mcap).messages())
+    result = recover(mcap)
+    assert not result.was_complete
+    assert result.num_damaged_chunks == int(what == "messages")
+    assert len(list(Bag(result.directory).messages())) == result.num_messages
+    assert recover(result.directory).was_complete
+
+
 @pytest.mark.parametrize(
     ("kind", "byte", "sentence"),
     [

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads bags without ROS, also those whose writer was killed.
 
+A complete bag that was damaged later is refused where its writer left checksums: the recorder
+does of messages and index, and leaves none of metadata.
+
 The time of a sample is the stamp in its header where it has one, the time it was received where
 it has none.
 """
@@ -20,7 +23,7 @@ from mcap_ros2.decoder import DecoderFactory
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.errors import BagError
-from vla_rl_ros.data.mcap_scan import check_index, damage_told, is_sealed, scan
+from vla_rl_ros.data.mcap_scan import damage_told, is_sealed, refuse_wrong_index, scan
 from vla_rl_ros.data.metadata import NS_PER_S
 from vla_rl_ros.data.schemas import has_header
 
@@ -148,14 +151,16 @@ class Bag:
         return decoder
 
     def _read_summary(self) -> None:
+        refuse_wrong_index(self.path)
         with self.path.open("rb") as file, damage_told(self.path):
-            check_index(file)
             reader = make_reader(file)
             summary = reader.get_summary()
             if summary is None:
-                raise BagError(f"{self.path} has no summary")
+                raise BagError(f"{self.path} has no index")
             for channel in summary.channels.values():
-                self._add_topic(channel, summary.schemas[channel.schema_id])
+                # Without a type nobody can read what it says.
+                if channel.schema_id:
+                    self._add_topic(channel, summary.schemas[channel.schema_id])
             for record in reader.iter_metadata():
                 self._metadata[record.name] = record.metadata
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import zstandard
 from mcap.data_stream import ReadDataStream
-from mcap.exceptions import McapError
+from mcap.exceptions import McapError, UnsupportedCompressionError
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import get_chunk_data_stream
@@ -32,7 +32,7 @@ _CHUNK_PREFIX = struct.Struct("<QQQI")
 # How reading a record whose bytes have changed ends: of texts, lengths, sizes and checksums.
 _DAMAGE = (
     McapError, zstandard.ZstdError, struct.error, RuntimeError, ValueError, OverflowError,
-    MemoryError, LookupError,
+    MemoryError,
 )  # fmt: skip
 
 
@@ -60,25 +60,25 @@ def is_sealed(path: Path) -> bool:
         return file.read() == _MAGIC
 
 
-def check_index(file: BinaryIO) -> None:
-    """Compare the index of a sealed file with its checksum; the file is left at its start.
+def refuse_wrong_index(path: Path) -> None:
+    """Compare the index of a sealed file with its checksum, where it has one.
 
     Readers of the `mcap` package believe the index, and miss messages where it is damaged.
 
     Raises:
-        ValueError: They do not fit.
+        BagError: There is no index, or it does not fit.
     """
-    file.seek(-_FOOTER.size - len(_MAGIC), io.SEEK_END)
-    end = file.tell()
-    opcode, _, begin, _, expected = _FOOTER.unpack(file.read(_FOOTER.size))
-    if opcode != Opcode.FOOTER or not 0 <= begin <= end:
-        raise ValueError("it does not end with an index")
-    file.seek(begin)
-    # The checksum is of everything before it, the footer's own fields included.
-    found = zlib.crc32(file.read(end - begin + _FOOTER.size - 4))
-    if expected not in (0, found):
-        raise ValueError("the index does not fit its checksum")
-    file.seek(0)
+    with path.open("rb") as file:
+        end = file.seek(-_FOOTER.size - len(_MAGIC), io.SEEK_END)
+        footer = file.read(_FOOTER.size)
+        opcode, _, begin, _, expected = _FOOTER.unpack(footer)
+        if opcode != Opcode.FOOTER or not 0 < begin <= end:
+            raise BagError(f"{path} has no index")
+        file.seek(begin)
+        # Of everything before the checksum, the footer's own fields included.
+        found = zlib.crc32(file.read(end - begin) + footer[:-4]) if expected else 0
+    if found != expected:
+        raise BagError(f"{path} is damaged: its index does not fit its checksum")
 
 
 def scan(path: Path, result: ScanResult | None = None) -> Iterator[McapRecord]:
@@ -109,6 +109,12 @@ def damage_told(path: Path) -> Iterator[None]:
     """Reading within stops at damage with a `BagError` that names the file."""
     try:
         yield
+    except BagError:
+        raise
+    except UnsupportedCompressionError as error:
+        raise BagError(f"{path} cannot be read: {error}") from error
+    except LookupError as error:
+        raise BagError(f"{path} is damaged: its index lacks {error}") from error
     except _DAMAGE as error:
         raise BagError(f"{path} is damaged: {str(error) or 'a record ends early'}") from error
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Completes bags whose writer was killed.
+"""Completes bags whose writer was killed, and those that were damaged since.
 
-Everything up to the last complete message is copied into a new file with an index, and
-`metadata.yaml` is written. The original goes only after the new bag stands under its final name,
-so the repair itself may be killed at any time and started again.
+Everything up to the last complete message is copied into a new file with an index, chunks that
+do not fit their checksum left out, and `metadata.yaml` is written. The original goes only after
+the new bag stands under its final name, so the repair itself may be killed at any time and started
+again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from mcap.records import Channel, Message, Metadata, Schema
 from vla_rl_ros.core.errors import BagError
 from vla_rl_ros.data.bag_reader import find_mcap
 from vla_rl_ros.data.bag_writer import PARTIAL_SUFFIX, BagSettings, BagWriter
-from vla_rl_ros.data.mcap_scan import ScanResult, is_sealed, scan
+from vla_rl_ros.data.mcap_scan import ScanResult, is_sealed, refuse_wrong_index, scan
 from vla_rl_ros.data.metadata import METADATA_FILE, BagSummary, BagTopic, metadata_yaml
 
 WORKING_SUFFIX = ".recovering"
@@ -71,7 +72,7 @@ class _Content:
 
 
 def recover(path: Path) -> RecoverResult:
-    """Complete a bag; does nothing to one that is complete.
+    """Complete a bag; does nothing to one that is complete and fits its checksums.
 
     Args:
         path: Directory of the bag, with or without the suffix ``.partial``.
@@ -86,7 +87,7 @@ def recover(path: Path) -> RecoverResult:
     result = ScanResult()
     content = _read_content(mcap, result)
     num_messages = sum(content.counts.values())
-    if source == final and is_sealed(mcap):
+    if source == final and _is_whole(mcap, result):
         was_complete = (final / METADATA_FILE).is_file()
         if not was_complete:
             _refuse_others(source, mcap)
@@ -104,6 +105,16 @@ def recover(path: Path) -> RecoverResult:
         num_cut_bytes=result.num_cut_bytes,
         num_damaged_chunks=result.num_damaged_chunks,
     )
+
+
+def _is_whole(mcap: Path, result: ScanResult) -> bool:
+    if not is_sealed(mcap) or result.num_damaged_chunks:
+        return False
+    try:
+        refuse_wrong_index(mcap)
+    except BagError:
+        return False
+    return True
 
 
 def recover_all(directory: Path) -> list[RecoverResult]:
