@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_rl_ros.core.spec import ACTION_DIM
 from vla_rl_ros.learning.eyes_data import GoalFrames, collected
 from vla_rl_ros.learning.eyes_episodes import ShownEpisode
 from vla_rl_ros.learning.eyes_trainer import EyesSettings
@@ -32,14 +33,21 @@ def shown(
     height, width = size
     at = np.stack([rng.integers(4, width - 4, count), rng.integers(4, height - 4, count)], axis=1)
     image = np.full((count, height, width, 3), 40, np.uint8)
+    is_open = rng.random(count) < 0.5
+    image[~is_open, ..., 0] = 120
     for row, (x, y) in enumerate(at):
         image[row, y - 2 : y + 3, x - 2 : x + 3] = 230
     ways_m = np.zeros((count, 3), np.float32)
     ways_m[:, :2] = 0.0025 * (at - np.array([width, height]) / 2)
     images = {camera: image + np.uint8(index) for index, camera in enumerate(cameras)}
+    actions = np.zeros((count, ACTION_DIM), np.float32)
+    actions[:, :3] = ways_m / 0.1
+    # Which no way tells: a hand is closed while the ground is red with closed fingers.
+    actions[:, 6] = 2.0 * is_open - 1.0
     return ShownEpisode(
-        name=name, task=task, is_simulated=is_simulated, images=images, ways_m=ways_m
-    )
+        name=name, task=task, is_simulated=is_simulated, images=images,
+        ways_m=ways_m, actions=actions,
+    )  # fmt: skip
 
 
 def dots(first_seed: int = 0, **what) -> GoalFrames:

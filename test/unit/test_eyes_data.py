@@ -46,6 +46,7 @@ def test_of_too_many_frames_every_second_or_fourth_of_each_episode_is_kept():
     for number, episode in enumerate(episodes):
         mine = frames.episodes == number
         np.testing.assert_array_equal(frames.ways_m[mine], episode.ways_m[::4])
+        np.testing.assert_array_equal(frames.actions[mine], episode.actions[::4])
         np.testing.assert_array_equal(frames.images["front"][mine], episode.images["front"][::4])
     assert len(collected(episodes, ("front",), PX, 15)) == 15
     with pytest.raises(ConfigError, match="raise --frames"):
@@ -93,6 +94,7 @@ def test_other_frames_have_another_digest():
         dots(1),
         dataclasses.replace(first, images=darker),
         dataclasses.replace(first, ways_m=2.0 * first.ways_m),
+        dataclasses.replace(first, actions=2.0 * first.actions),
         dataclasses.replace(first, resize="pad"),
         dataclasses.replace(first, names=tuple(reversed(first.names))),
         dataclasses.replace(first, images={"wrist": first.images["front"]}),

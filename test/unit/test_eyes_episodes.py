@@ -9,7 +9,7 @@ from unit.test_label_bags import CAMERAS, END_FRAME, FRAME_NS, START_NS, record
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError, ConfigError
-from vla_rl_ros.core.spec import STATE_CHANNELS
+from vla_rl_ros.core.spec import STATE_CHANNELS, ActionSpec
 from vla_rl_ros.data.label_frames import read_frames
 from vla_rl_ros.learning import base_episodes, eyes_simulated
 from vla_rl_ros.learning.eyes_episodes import key_ways_m, shown_by
@@ -57,6 +57,13 @@ def test_only_successes_teach_and_only_up_to_their_end(tmp_path):
     # The hand moves 1 cm per frame along x, and opens on its way.
     left = (stamps_ns[-1] - stamps_ns) / FRAME_NS
     np.testing.assert_allclose(episode.ways_m[:, 0], 0.01 * left, atol=1e-5)
+    # At 1 a target moves 2 cm, and half of a gripper's way is 0.
+    numbers = (stamps_ns - START_NS) / FRAME_NS
+    ticks = np.ceil((numbers - 1) / 3) * 3 + 1
+    is_known = ticks <= END_FRAME
+    np.testing.assert_allclose(episode.actions[is_known, 1], 0.005 * ticks[is_known], atol=1e-5)
+    np.testing.assert_array_equal(episode.actions[is_known, 6], -1.0)
+    assert np.isnan(episode.actions[~is_known]).all()
 
 
 def test_a_bag_with_the_simulators_word_shows_the_simulated_cell(tmp_path):
@@ -98,6 +105,9 @@ def test_demonstrations_point_to_what_the_task_is_about(played, task, most_mm):
         is_untouched = np.linalg.norm(cube_m - cube_m[0], axis=1) < 0.003
         errors_mm = 1e3 * np.linalg.norm((episode.ways_m - offsets_m)[is_untouched, :2], axis=1)
         assert np.median(errors_mm) < most_mm
+        # Not what a push or noise made of it.
+        wanted = ActionSpec().to_normalised(noted.labels[:count].astype(float))
+        np.testing.assert_allclose(episode.actions, wanted, atol=1e-6)
     assert len({episode.name for episode in shown}) == 3
 
 

@@ -16,7 +16,7 @@ from unit.eyes_samples import EPISODES, PX, SETTINGS, TICKS, dots, shown
 from unit.pi0_checkpoints import ENVIRONMENT, observation
 
 from vla_rl_ros.core.errors import ConfigError, InvalidCommandError, LearningError
-from vla_rl_ros.learning.eyes_net import FEATURE_DIM, SCALES_M
+from vla_rl_ros.learning.eyes_net import ACTION_COLUMNS, FEATURE_DIM, SCALES_M
 from vla_rl_ros.learning.eyes_trainer import EyesSettings, EyesTrainer, check_begun
 from vla_rl_ros.learning.eyes_training import held_out_of, train
 from vla_rl_ros.learning.training_loop import learn
@@ -59,7 +59,12 @@ def test_the_numbers_are_those_of_the_written_file_on_held_out_episodes(eyes):
         expected[f"{word}_xy_mm"] = in_plane_mm.mean()
         expected[f"{word}_z_mm"] = np.abs(parts_mm[:, 2]).mean()
         expected[f"close_{word}_xy_mm"] = in_plane_mm[far_mm < 40.0].mean()
+    moves, seen = frames.actions[:, :3], np.array(looked)[:, ACTION_COLUMNS][:, :3]
+    expected["action_error_mm"] = 20.0 * np.abs(seen - moves[is_held]).mean()
+    expected["action_guess_mm"] = 20.0 * np.abs(moves[~is_held].mean(0) - moves[is_held]).mean()
     assert {name: figures[name] for name in expected} == pytest.approx(expected, abs=0.02)
+    assert figures["action_error_mm"] < 0.5 * figures["action_guess_mm"]
+    assert figures["frames_with_action"] == len(frames)
     assert figures["error_xy_mm"] < 0.4 * figures["guess_xy_mm"]
 
 
@@ -71,14 +76,38 @@ def test_no_mean_is_made_of_no_close_frames(tmp_path):
     assert figures["close_guess_xy_mm"] is None
 
 
+def test_frames_without_an_action_teach_the_way_and_nothing_else(tmp_path):
+    frames, rows = dots(), np.arange(EPISODES * TICKS)
+    unknown = dataclasses.replace(frames, actions=np.full_like(frames.actions, np.nan))
+    figures = train(tmp_path, unknown, FEW)
+    assert figures["action_error_mm"] is figures["action_guess_mm"] is None
+    assert figures["frames_with_action"] == 0
+    # Nobody taught them, so they tell nothing.
+    image = frames.images["front"][0]
+    assert not GoalEyes(tmp_path).look({"front": image})[ACTION_COLUMNS].any()
+    blind = EyesTrainer(FEW, unknown, rows)
+    without = EyesTrainer(dataclasses.replace(FEW, action_weight=0.0), frames, rows)
+    assert [blind.step() for _ in range(2)] == [without.step() for _ in range(2)]
+    # One number that is unknown takes nothing from the others.
+    actions = frames.actions.copy()
+    actions[:, 6] = np.nan
+    partly = EyesTrainer(FEW, dataclasses.replace(frames, actions=actions), rows)
+    assert np.isfinite(partly.step())
+    assert partly.net.action.bias.grad is not None
+    assert partly.net.action.bias.grad[:3].abs().min() > 0.0
+    assert partly.net.action.bias.grad[6] == 0.0
+
+
 def test_nothing_is_learned_from_held_out_episodes(eyes, tmp_path):
     frames, is_held = dots(), held_out(eyes[0])
     versions = []
     for name, rows in (("same", None), ("held", is_held), ("learned", ~is_held)):
-        ways_m = frames.ways_m.copy()
+        ways_m, actions = frames.ways_m.copy(), frames.actions.copy()
         if rows is not None:
             ways_m[rows] += 0.05
-        figures = train(tmp_path / name, dataclasses.replace(frames, ways_m=ways_m), FEW)
+            actions[rows] *= -1.0
+        changed = dataclasses.replace(frames, ways_m=ways_m, actions=actions)
+        figures = train(tmp_path / name, changed, FEW)
         versions.append(figures["version"])
     assert versions[0] == versions[1] != versions[2]
 
@@ -92,11 +121,14 @@ def test_the_same_episodes_are_held_out_in_whatever_order_they_come(tmp_path):
     assert len({tuple(names) for names in others}) > 1
 
 
-def test_what_was_exported_tells_the_way_at_every_scale(eyes):
+def test_what_was_exported_tells_the_way_at_every_scale_and_what_would_be_done(eyes):
     seeing = GoalEyes(eyes[0])
     frames = dots()
     features = np.array([seeing.look({"front": image}) for image in frames.images["front"][:40]])
     assert features.shape == (40, FEATURE_DIM)
+    actions, told = frames.actions[:40], features[:, ACTION_COLUMNS]
+    assert np.abs(told - actions)[:, :6].mean() < 0.05
+    assert (np.sign(told[:, 6]) == actions[:, 6]).mean() > 0.9
     coarse_m = SCALES_M[0] * features[:, :3]
     errors_m = np.linalg.norm((coarse_m - frames.ways_m[:40])[:, :2], axis=1)
     assert errors_m.mean() < 0.01

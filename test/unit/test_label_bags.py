@@ -13,6 +13,7 @@ from unit.bag_samples import KEEP, NS_PER_S, START_NS, STORE, cdr, channels, hea
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError, ConfigError
+from vla_rl_ros.core.spec import ACTION_CHANNELS
 from vla_rl_ros.core.teleop_config import BUTTONS
 from vla_rl_ros.data.bag_writer import BagWriter
 from vla_rl_ros.data.label_frames import read_frames
@@ -33,6 +34,7 @@ TOPICS = {
     "/sim/success": "sensor_msgs/msg/JointState",
     "/episode/state": "diagnostic_msgs/msg/DiagnosticArray",
     "/teleop/joy": "sensor_msgs/msg/Joy",
+    "/action/executed": "sensor_msgs/msg/JointState",
 }
 PX, FRAMES, FRAME_NS = 16, 90, 33_333_333
 END_FRAME, TRUE_FRAME = 70, 60
@@ -55,6 +57,12 @@ def episode_state(stamp_ns: int, phase: str, outcome: str) -> bytes:
     )
     made = types["diagnostic_msgs/msg/DiagnosticArray"](header=header(stamp_ns), status=[status])
     return cdr(made)
+
+
+def executed(number: int) -> dict[str, float]:
+    """A tick of a frame: the more to the left the later, and somebody's base beside it."""
+    values = {f"executed.{name}": 0.0 for name in ACTION_CHANNELS}
+    return values | {"executed.tcp.dy_m": 1e-4 * number, "base.tcp.dy_m": 9.0}
 
 
 def joy(stamp_ns: int, pressed: str) -> bytes:
@@ -108,6 +116,8 @@ def record(
             write("/arm/tcp_pose", now_ns, pose(now_ns, 0.01 * number))
             width = {"gripper.width_m": 0.001 * number}
             write("/gripper/state", now_ns, channels(now_ns, width))
+        if start <= number <= END_FRAME and number % 3 == 1:
+            write("/action/executed", now_ns, channels(now_ns, executed(number)))
         decided = float(number >= TRUE_FRAME and outcome == "success")
         success = {"success.probability": decided, "success.decided": decided}
         if has_truth:

@@ -18,61 +18,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.learning.conv_blocks import (
+    ENCODED_WIDTH,
+    POINTWISE_CHANNELS,
+    DownBlock,
+    normalised_images,
+    quartering,
+    refuse_odd_side,
+)
 
 _CHANNELS = (16, 24, 48, 64)
-_GROUPS = 4
-_POINTWISE = 16
-ENCODED_WIDTH = 64
 _DROPOUT = 0.2
 _TOWER_GRID = 4
-
-
-class _Residual(nn.Module):
-    """Two convolutions that halve the image, and a short cut."""
-
-    def __init__(self, channels_in: int, channels_out: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1, bias=False)
-        self.first_norm = nn.GroupNorm(_GROUPS, channels_out)
-        self.second = nn.Conv2d(channels_out, channels_out, 3, padding=1, bias=False)
-        self.second_norm = nn.GroupNorm(_GROUPS, channels_out)
-        self.cut = nn.Conv2d(channels_in, channels_out, 1, stride=2)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map (n, c, h, w) to (n, c', h / 2, w / 2)."""
-        inner = functional.relu(self.first_norm(self.first(images)))
-        inner = self.second_norm(self.second(inner))
-        result: Tensor = functional.relu(inner + self.cut(images))
-        return result
 
 
 class SmallResNet(nn.Module):
     """Convolutions to a sixteenth of the image's side, then what is where."""
 
-    def __init__(self, image_px: int, *, dropout: float = _DROPOUT) -> None:
+    def __init__(self, image_px: int) -> None:
         """Build for square images.
 
         Raises:
             ConfigError: The side is no multiple of 16.
         """
         super().__init__()
-        if image_px % 16:
-            raise ConfigError(f"image_px={image_px} is no multiple of 16")
+        refuse_odd_side(image_px)
         stem, second, third, last = _CHANNELS
         self.layers = nn.Sequential(
-            nn.Conv2d(3, stem, 5, stride=2, padding=2, bias=False),
-            nn.GroupNorm(_GROUPS, stem),
-            nn.ReLU(),
-            nn.Conv2d(stem, second, 3, stride=2, padding=1, bias=False),
-            nn.GroupNorm(_GROUPS, second),
-            nn.ReLU(),
-            _Residual(second, third),
-            _Residual(third, last),
-            nn.Conv2d(last, _POINTWISE, 1),
+            *quartering(stem, second),
+            DownBlock(second, third),
+            DownBlock(third, last),
+            nn.Conv2d(last, POINTWISE_CHANNELS, 1),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(_POINTWISE * (image_px // 16) ** 2, ENCODED_WIDTH),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(POINTWISE_CHANNELS * (image_px // 16) ** 2, ENCODED_WIDTH),
             nn.LayerNorm(ENCODED_WIDTH),
             nn.ReLU(),
         )
@@ -185,7 +165,7 @@ class ClassifierNet(nn.Module):
     def forward(self, *images: Tensor) -> Tensor:
         """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""
         features = [
-            encoder(normalised(stack))
+            encoder(normalised_images(stack))
             for encoder, stack in zip(self.encoders, images, strict=True)
         ]
         logits: Tensor = self.head(torch.cat(features, dim=1))[:, 0]
@@ -204,8 +184,3 @@ class Ensemble(nn.Module):
         """Logits, (n,), of uint8 images (n, px, px, 3), one tensor per camera."""
         logits = torch.stack([member(*images) for member in self.members])
         return logits.mean(0)
-
-
-def normalised(stack: Tensor) -> Tensor:
-    """Images uint8, (n, px, px, 3), as the encoders take them: (n, 3, px, px) in [-1, 1]."""
-    return stack.permute(0, 3, 1, 2).float() / 127.5 - 1.0

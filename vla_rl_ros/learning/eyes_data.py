@@ -34,6 +34,7 @@ class GoalFrames:
         image_sizes: Height and width of the images before, by camera.
         images: RGB by camera in the size of the network, shape (n, px, px, 3).
         ways_m: From the TCP to the next key pose, base axes, shape (n, 3).
+        actions: As of `ShownEpisode`, shape (n, 7).
         names: Of the episodes.
         episodes: Each frame's index into `names`, shape (n,).
     """
@@ -44,6 +45,7 @@ class GoalFrames:
     image_sizes: Sizes
     images: Mapping[str, ImageStack]
     ways_m: Float32Array
+    actions: Float32Array
     names: tuple[str, ...]
     episodes: NDArray[np.int64]
 
@@ -56,7 +58,7 @@ class GoalFrames:
         """What tells these frames from others."""
         words = [self.task, self.source, self.resize, self.names, dict(self.image_sizes)]
         found = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
-        found.update(self.ways_m.tobytes() + self.episodes.tobytes())
+        found.update(self.ways_m.tobytes() + self.actions.tobytes() + self.episodes.tobytes())
         for name in sorted(self.images):
             found.update(name.encode())
             found.update(np.ascontiguousarray(self.images[name]).data)
@@ -126,7 +128,9 @@ class _Kept:
             image_px = stack.shape[1]
             for row, image in enumerate(episode.images[name][::every], first):
                 stack[row] = sized(image, image_px, resize, name)
-        self.episodes.append(replace(episode, images={}, ways_m=ways_m))
+        self.episodes.append(
+            replace(episode, images={}, ways_m=ways_m, actions=episode.actions[::every].copy())
+        )
 
     def thin(self) -> None:
         """Keep every second frame of each episode."""
@@ -137,7 +141,8 @@ class _Kept:
                 rows = stack[first : first + len(episode.ways_m) : 2]
                 stack[end : end + len(ways_m)] = rows
             first, end = first + len(episode.ways_m), end + len(ways_m)
-            self.episodes[number] = replace(episode, ways_m=ways_m)
+            actions = episode.actions[::2].copy()
+            self.episodes[number] = replace(episode, ways_m=ways_m, actions=actions)
         self._resize(end)
 
     def _resize(self, num_frames: int) -> None:
@@ -171,6 +176,7 @@ def _joined(kept: _Kept, resize: str, sizes: Sizes) -> GoalFrames:
         image_sizes=sizes,
         images=kept.images,
         ways_m=np.concatenate([each.ways_m for each in episodes]),
+        actions=np.concatenate([each.actions for each in episodes]),
         names=tuple(each.name for each in episodes),
         episodes=np.repeat(np.arange(len(episodes)), [len(each.ways_m) for each in episodes]),
     )

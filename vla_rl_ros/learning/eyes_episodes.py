@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Successful episodes as trained eyes see them: images, and the way to the next key pose.
+"""Successful episodes as trained eyes see them: images, way to the next key pose, and action.
 
 A key pose is where the hand next closes or opens, or else where the episode ends (key frames as in
 PerAct, arXiv 2209.05451). The end alone would not do: a hand that lifts is pushed on and ends
 somewhere else than where it grasped. Nobody has to label anything, because a success shows in
-hindsight where its key poses were. Called by `eyes_data` and `vla-rl-ros train eyes`.
+hindsight where its key poses were. What was done at each frame tells more where a grasped thing
+slips in the hand: the hand then ends somewhere else each time, and whoever shows it goes by the
+thing. Called by `eyes_data` and `vla-rl-ros train eyes`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.episode import Outcome
 from vla_rl_ros.core.errors import BagError
+from vla_rl_ros.core.spec import ActionSpec
+from vla_rl_ros.data.frame_actions import frame_actions
 from vla_rl_ros.data.label_frames import EpisodeFrames, ImageStack
 from vla_rl_ros.data.metadata import NS_PER_S
 
@@ -40,6 +45,8 @@ class ShownEpisode:
         is_simulated: Whether the simulated cell was seen.
         images: RGB by camera, shape (n, h, w, 3).
         ways_m: From the TCP to the next key pose, base axes, shape (n, 3).
+        actions: What was done then, or would have been done by a scripted expert, as of
+            `normalised_actions`, shape (n, 7).
     """
 
     name: str
@@ -47,6 +54,7 @@ class ShownEpisode:
     is_simulated: bool
     images: Mapping[str, ImageStack]
     ways_m: Float32Array
+    actions: Float32Array
 
 
 def key_ways_m(places_m: NDArray[np.floating], widths_m: NDArray[np.floating]) -> Float32Array:
@@ -84,6 +92,15 @@ def _changes(places_m: NDArray[np.floating], widths_m: NDArray[np.floating]) -> 
     return np.asarray(rows[moved_m < _STILL_M], np.int64)
 
 
+def normalised_actions(actions: NDArray[np.floating]) -> Float32Array:
+    """Actions in the unit of the features: that of `ActionSpec()`, whatever the arm's own.
+
+    Args:
+        actions: SI, channels of `core.spec.ACTION_CHANNELS`, NaN where unknown, shape (n, 7).
+    """
+    return ActionSpec().to_normalised(actions.astype(np.float64)).astype(np.float32)
+
+
 def shown_by(frames: EpisodeFrames) -> ShownEpisode | None:
     """What a recording shows from its start to its end; None where it is no success.
 
@@ -108,4 +125,5 @@ def shown_by(frames: EpisodeFrames) -> ShownEpisode | None:
         is_simulated=frames.is_simulated,
         images={name: stack[rows] for name, stack in frames.images.items()},
         ways_m=key_ways_m(places_m[rows], frames.states[rows, 3]),
+        actions=normalised_actions(frame_actions(Path(frames.source), frames.stamps_ns[rows])),
     )

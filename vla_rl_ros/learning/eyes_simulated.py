@@ -18,7 +18,7 @@ from vla_rl_ros.core.types import Pose
 from vla_rl_ros.data.label_frames import STATE_NAMES
 from vla_rl_ros.learning.base_data import TASK_ORDER
 from vla_rl_ros.learning.base_episodes import Episode, begin_beside, press_down, solve
-from vla_rl_ros.learning.eyes_episodes import ShownEpisode, key_ways_m
+from vla_rl_ros.learning.eyes_episodes import ShownEpisode, key_ways_m, normalised_actions
 from vla_rl_ros.sim.fast_sim import FastSim
 from vla_rl_ros.sim.layouts import sample_layout
 from vla_rl_ros.sim.scene_ids import CAMERAS
@@ -107,4 +107,5 @@ def _shown(episode: Episode, name: str) -> ShownEpisode:
         is_simulated=True,
         images={camera: noted.images[:count, at] for at, camera in enumerate(CAMERAS)},
         ways_m=key_ways_m(places_m, widths_m)[:count],
+        actions=normalised_actions(noted.labels[:count]),
     )

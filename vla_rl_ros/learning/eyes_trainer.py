@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional
 
 from vla_rl_ros.core.config import check_bounds, param
@@ -42,6 +43,9 @@ class EyesSettings:
     contrast: float = param(0.15, doc="Largest change, as a part.", low=0.0, high=1.0)
     colour: float = param(0.05, doc="Largest change of a colour, as a part.", low=0.0, high=1.0)
     noise: float = param(2.0, doc="Deviation per pixel, of 255.", low=0.0, high=64.0)
+    action_weight: float = param(
+        1.0, doc="Of what was done, beside the way to where it led.", low=0.0, high=100.0
+    )
     held_out_part: float = param(
         0.1, doc="Part of the episodes that is only measured on.", low=0.05, high=0.5
     )
@@ -76,9 +80,14 @@ class EyesTrainer:
         cameras = tuple(frames.images)
         torch.manual_seed(settings.seed)
         self.net = EyesNet(cameras, settings.image_px)
+        if not settings.action_weight or not np.isfinite(frames.actions[rows]).any():
+            # Nobody teaches it, so it tells nothing; gradients and decay leave zeros alone.
+            for weight in self.net.action.parameters():
+                torch.nn.init.zeros_(weight)
         self.step_number, self.trained_s = 0, 0.0
         self._stacks = as_stacks(frames.images, cameras)
         self._ways_m = torch.from_numpy(frames.ways_m)
+        self._actions = torch.from_numpy(frames.actions)
         self._optimiser = torch.optim.AdamW(
             self.net.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -101,10 +110,11 @@ class EyesTrainer:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         index = rng.choice(self._rows, settings.batch)
         seen = [varied(stack[index], self._variation, generator) for stack in self._stacks]
-        way_m, _ = self.net(*seen)
+        way_m, action, _ = self.net(*seen)
         # Beyond half a centimetre the error counts by its size and no longer by its square.
         scale_m = SCALES_M[1]
         loss = functional.smooth_l1_loss(way_m / scale_m, self._ways_m[index] / scale_m, beta=0.25)
+        loss = loss + settings.action_weight * _known_loss(action, self._actions[index])
         if not torch.isfinite(loss):
             raise LearningError(
                 f"the loss of step {self.step_number + 1} is {float(loss.detach())}: begin with a "
@@ -155,6 +165,12 @@ class EyesTrainer:
             self._optimiser.load_state_dict(values["optimiser"])
             self.step_number = int(values["step"])
             self.trained_s = float(values["trained_s"])
+
+
+def _known_loss(action: Tensor, wanted: Tensor) -> Tensor:
+    """Error of actions, normalised; none where `wanted` is NaN."""
+    known = wanted.where(wanted.isfinite(), action.detach())
+    return functional.smooth_l1_loss(action, known, beta=0.1)
 
 
 def check_begun(path: Path, settings: EyesSettings) -> None:

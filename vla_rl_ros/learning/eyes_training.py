@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.core.spec import ActionSpec
 from vla_rl_ros.learning.cpu_export import export_cpu
 from vla_rl_ros.learning.eyes_data import GoalFrames
 from vla_rl_ros.learning.eyes_episodes import Float32Array
-from vla_rl_ros.learning.eyes_net import FEATURE_DIM, SCALES_M, FeatureNet
+from vla_rl_ros.learning.eyes_net import ACTION_COLUMNS, FEATURE_DIM, SCALES_M, FeatureNet
 from vla_rl_ros.learning.eyes_trainer import EyesSettings, EyesTrainer
 from vla_rl_ros.learning.training_loop import Tell, learn
 from vla_rl_ros.policies.cpu_model import MODEL_NAME, file_hash, input_name, open_model
@@ -30,6 +31,7 @@ from vla_rl_ros.policies.goal_eyes import (
 )
 
 _CLOSE_M = 0.04
+_UNIT_M = ActionSpec().translation_m
 _MIN_EPISODES = 5
 _BATCH = 128
 
@@ -72,15 +74,18 @@ def train(
     # A kill from here on leaves weights that an old manifest does not fit, which is refused.
     file = out / MODEL_NAME
     export_cpu(FeatureNet(trainer.net), file, cameras, settings.image_px, FEATURES)
+    seen = _held_out_features(file, frames, is_held)
     figures = {
         "task": frames.task,
         "source": frames.source,
         "episodes": len(frames.names),
         "frames": len(frames),
+        "frames_with_action": int(np.isfinite(frames.actions).any(axis=1).sum()),
         "steps": trainer.step_number,
         "train_s": round(trainer.trained_s, 1),
         "held_out_episodes": len(held),
-        **_errors(_seen_ways_m(file, frames, is_held), frames.ways_m, is_held),
+        **_way_errors(seen[:, :3] * SCALES_M[0], frames.ways_m, is_held),
+        **_action_errors(seen[:, ACTION_COLUMNS], frames.actions, is_held),
     }
     done = {"command": command, "data": digest, "held_out": held, "settings": asdict(settings)}
     manifest = write_manifest(
@@ -107,19 +112,19 @@ def held_out_of(names: tuple[str, ...], settings: EyesSettings) -> list[str]:
     return sorted(by_name[at] for at in order[:count])
 
 
-def _seen_ways_m(file: Path, frames: GoalFrames, is_held: NDArray[np.bool_]) -> Float32Array:
-    """What the exported network says of the held-out frames, shape (n, 3)."""
+def _held_out_features(file: Path, frames: GoalFrames, is_held: NDArray[np.bool_]) -> Float32Array:
+    """Features of the held-out frames by the exported network, shape (k, F)."""
     session = open_model(file, file_hash(file), tuple(frames.images), 1)
     rows, found = np.flatnonzero(is_held), []
     for first in range(0, len(rows), _BATCH):
         some = rows[first : first + _BATCH]
         feed = {input_name(name): stack[some] for name, stack in frames.images.items()}
-        found.append(SCALES_M[0] * session.run([FEATURES], feed)[0][:, :3])
-    ways_m: Float32Array = np.concatenate(found)
-    return ways_m
+        found.append(session.run([FEATURES], feed)[0])
+    features: Float32Array = np.concatenate(found)
+    return features
 
 
-def _errors(
+def _way_errors(
     seen_m: Float32Array, ways_m: Float32Array, is_held: NDArray[np.bool_]
 ) -> dict[str, float | None]:
     """Mean errors of held-out frames, of those close to a key pose, and of guessing the mean.
@@ -140,6 +145,27 @@ def _errors(
         "guess_z_mm": _mean_mm(np.abs(guessed_m[:, 2])),
         "close_error_xy_mm": _mean_mm(np.linalg.norm(wrong_m[is_close, :2], axis=1)),
         "close_guess_xy_mm": _mean_mm(np.linalg.norm(guessed_m[is_close, :2], axis=1)),
+    }
+
+
+def _action_errors(
+    seen: Float32Array, actions: Float32Array, is_held: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """Mean errors of how far the target was moved in held-out frames, and of guessing the mean.
+
+    Args:
+        seen: What was seen of the held-out frames, shape (k, 7).
+        actions: Of all frames, NaN where unknown, shape (n, 7).
+        is_held: Which ones are held out, shape (n,).
+    """
+    moves = actions[:, :3]
+    is_known = np.isfinite(moves)
+    total = np.where(is_known[~is_held], moves[~is_held], 0.0).sum(0)
+    guess = total / is_known[~is_held].sum(0).clip(min=1)
+    held, is_told = moves[is_held], is_known[is_held]
+    return {
+        "action_error_mm": _mean_mm(_UNIT_M * np.abs(seen[:, :3] - held)[is_told]),
+        "action_guess_mm": _mean_mm(_UNIT_M * np.abs(guess - held)[is_told]),
     }
 
 

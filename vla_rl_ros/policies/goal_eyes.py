@@ -2,9 +2,9 @@
 """Trained eyes: ``eyes.json`` and ``model.onnx``, run without torch.
 
 They were taught on successful episodes to see from the images alone how far the hand is from where
-it will next close, open, or finish, and tell a residual just that, at three scales, and what they
-saw it by. Written by `learning.eyes_training`, read where the setting `eyes` names their
-directory.
+it will next close, open, or finish, and what is to be done; they tell a residual just that, the
+way at three scales, and what they saw it by. Written by `learning.eyes_training`, read where the
+setting `eyes` names their directory.
 """
 
 from __future__ import annotations

@@ -28,9 +28,10 @@ def add_eyes_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse keeps t
         "eyes",
         help="image features for a residual from successful episodes",
         description="Train a small network to see from the images alone how far the hand is from "
-        "where it will next close, open, or finish. Nobody labels anything: recordings of "
-        "demonstrations, or of a policy's successes, are enough. Give the directory as --eyes. "
-        "The same command continues a run that was stopped. Prints one JSON line last.",
+        "where it will next close, open, or finish, and what is to be done. Nobody labels "
+        "anything: recordings of demonstrations, or of a policy's successes, are enough. Give the "
+        "directory as --eyes. The same command continues a run that was stopped. Prints one JSON "
+        "line last.",
     )
     parser.add_argument(
         "bags", type=Path, nargs="*", metavar="BAG",
