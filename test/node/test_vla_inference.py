@@ -428,8 +428,9 @@ def test_joints_and_target_are_there_where_the_cell_has_them(cell, vla, actor) -
     cell.enter(Phase.RUNNING)
     actor.run_until(lambda: PolicyStub.newest.seen and PolicyStub.newest.seen[-1].target)
     seen = PolicyStub.newest.seen[-1]
-    assert np.array_equal(seen.joint_rad, np.arange(7.0))
-    assert np.array_equal(seen.target.position_m, goal.position_m)
+    # Between two samples, which rounds.
+    np.testing.assert_allclose(seen.joint_rad, np.arange(7.0), atol=1e-9)
+    np.testing.assert_allclose(seen.target.position_m, goal.position_m, atol=1e-9)
 
 
 def test_injected_delay_postpones_the_answer(cell, vla) -> None:
