@@ -68,6 +68,9 @@ def test_a_file_that_has_lost_its_index_is_not_read_whole_to_say_so(tmp_path: Pa
     mcap.write_bytes(data)
     with pytest.raises(BagError, match=r"e_0\.mcap has no index$"):
         Bag(mcap)
+    mcap.write_bytes(data[:8] + data[-8:])
+    with pytest.raises(BagError, match=r"e_0\.mcap has no index$"):
+        Bag(mcap)
 
 
 @pytest.mark.parametrize("place", range(9, 1400, 61))

@@ -193,6 +193,16 @@ def test_a_damaged_chunk_costs_only_itself(tmp_path: Path, byte: int) -> None:
     assert 120 < result.num_messages < 180
 
 
+def test_a_bag_of_which_nothing_can_be_read_is_left_as_it_is(tmp_path: Path) -> None:
+    settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)
+    mcap = find_mcap(make_bag(tmp_path / "e", 60, settings))
+    for place in places(mcap, Opcode.CHUNK):
+        data = damage(mcap, place + 200)
+    with pytest.raises(BagError, match=r"no chunk of it can be read|is missing"):
+        recover(mcap)
+    assert mcap.read_bytes() == data
+
+
 @pytest.mark.parametrize("what", ["messages", "index"])
 def test_a_complete_bag_that_was_damaged_is_mended_too(tmp_path: Path, what: str) -> None:
     settings = BagSettings(compression="none", chunk_bytes=3000, start_free_bytes=0)

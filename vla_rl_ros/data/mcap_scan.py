@@ -68,8 +68,11 @@ def refuse_wrong_index(path: Path) -> None:
     Raises:
         BagError: There is no index, or it does not fit.
     """
+    end = path.stat().st_size - _FOOTER.size - len(_MAGIC)
+    if end < len(_MAGIC):
+        raise BagError(f"{path} has no index")
     with path.open("rb") as file:
-        end = file.seek(-_FOOTER.size - len(_MAGIC), io.SEEK_END)
+        file.seek(end)
         footer = file.read(_FOOTER.size)
         opcode, _, begin, _, expected = _FOOTER.unpack(footer)
         if opcode != Opcode.FOOTER or not 0 < begin <= end:

@@ -93,6 +93,9 @@ def recover(path: Path) -> RecoverResult:
             _refuse_others(source, mcap)
             _write_metadata(final, content, mcap.name)
         return RecoverResult(directory=final, num_messages=num_messages, was_complete=was_complete)
+    if result.num_damaged_chunks and not num_messages:
+        # Perhaps it is only compressed in a way that is not known here.
+        raise BagError(f"{mcap}: no chunk of it can be read, it stays as it is")
     _refuse_others(source, mcap)
     if source == final:
         source = final.rename(final.with_name(final.name + PARTIAL_SUFFIX))
