@@ -49,7 +49,7 @@ def test_compiled_steps_equal_eager_ones(algorithm: str, offline: bool) -> None:
     config = LearnerConfig(
         algorithm=algorithm, hidden=(32, 32), num_critics=3, actor_every=1, grasp=offline,
         conservative="offline", offline_init="calql", offline_updates=1, num_candidates=2,
-        max_grad_norm=1.0,
+        max_grad_norm=1.0, actor_q="min" if algorithm == "sac" else "mean",
     )  # fmt: skip
     learners = [
         ResidualLearner(config, OBS, ACTIONS, seed=0, execution=execution)

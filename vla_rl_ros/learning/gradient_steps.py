@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vla_rl_ros.learning import calql, grasp, sac, td, td3
 from vla_rl_ros.learning.acting import Grasp
+from vla_rl_ros.learning.lowest_critic import lowest
 from vla_rl_ros.learning.nets import Nets
 from vla_rl_ros.learning.networks import actor_forward, critic_forward
 from vla_rl_ros.learning.presets import LearnerConfig
@@ -115,9 +116,7 @@ class GradientSteps:
                 else td3.mean(head, nets.bound)
             )
             action = compose(base, drawn.residual)
-            q = td.ensemble(
-                critic_forward(critic_views, action, given=obs)[..., 0], config.actor_q
-            )
+            q = self._climbed(critic_views, obs, action)
             total = (
                 sac.actor_loss(q, drawn.log_prob, alpha)
                 if config.algorithm == "sac"
@@ -199,6 +198,13 @@ class GradientSteps:
                 value = sac.soft_value(value, drawn.log_prob[0], alpha)
         wanted = td.target(batch["reward"], batch["discount"], value)
         return wanted if self.value_range is None else wanted.clamp(*self.value_range)
+
+    def _climbed(self, views: Arrays, obs: Tensor, action: Tensor) -> Tensor:
+        """What the actor climbs, shape (B,)."""
+        if self.config.actor_q == "mean":
+            return critic_forward(views, action, given=obs)[..., 0].mean(0)
+        value, slope = lowest(views, obs, action.detach())
+        return value + ((action - action.detach()) * slope).sum(-1)
 
     def _draw(self, obs: Tensor, base: Tensor, noise: Tensor) -> Drawn:
         """Residuals (N, B, C) of the present policy for noise (N, B, C)."""

@@ -117,17 +117,29 @@ def critic_forward(
     Returns:
         Shape (E, B, num_outputs).
     """
+    return critic_end(views, critic_layers(views, inputs, given)[-1])
+
+
+def critic_layers(
+    views: dict[str, Tensor], inputs: Tensor, given: Tensor | None = None
+) -> list[Tensor]:
+    """What each hidden layer hands to its LayerNorm, (E, B, width); see `critic_forward`."""
     bias, weight = views["bias_0"], views["weight_0"]
     num_critics = len(weight)
     if given is not None:
         width = given.shape[-1]
         bias = torch.baddbmm(bias, given.expand(num_critics, *given.shape), weight[:, :width])
         weight = weight[:, width:]
-    hidden = torch.baddbmm(bias, inputs.expand(num_critics, *inputs.shape), weight)
-    hidden = _normalised(views, 0, hidden)
+    layers = [torch.baddbmm(bias, inputs.expand(num_critics, *inputs.shape), weight)]
     for i in range(1, num_layers(views)):
-        hidden = torch.baddbmm(views[f"bias_{i}"], hidden, views[f"weight_{i}"])
-        hidden = _normalised(views, i, hidden)
+        hidden = normalised(views, i - 1, layers[-1])
+        layers.append(torch.baddbmm(views[f"bias_{i}"], hidden, views[f"weight_{i}"]))
+    return layers
+
+
+def critic_end(views: dict[str, Tensor], last: Tensor) -> Tensor:
+    """Outputs (E, B, num_outputs) from the last of `critic_layers`."""
+    hidden = normalised(views, num_layers(views) - 1, last)
     end = views["weight_out"]
     if end.shape[2] == 1:
         # A product with one column is slow as a matrix product.
@@ -135,8 +147,8 @@ def critic_forward(
     return torch.baddbmm(views["bias_out"], hidden, end)
 
 
-def _normalised(views: dict[str, Tensor], layer: int, values: Tensor) -> Tensor:
-    """LayerNorm and ReLU of a layer."""
+def normalised(views: dict[str, Tensor], layer: int, values: Tensor) -> Tensor:
+    """LayerNorm and ReLU of a layer, shape of `values`."""
     values = functional.layer_norm(values, values.shape[-1:], eps=LAYER_NORM_EPS)
     return torch.relu(values * views[f"scale_{layer}"] + views[f"shift_{layer}"])
 

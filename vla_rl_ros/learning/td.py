@@ -27,8 +27,3 @@ def target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
 def loss(q: Tensor, wanted: Tensor) -> Tensor:
     """Sum over critics of half the mean squared error; q is (E, B), wanted (B,)."""
     return 0.5 * (q - wanted).square().mean(-1).sum()
-
-
-def ensemble(q: Tensor, how: str) -> Tensor:
-    """Mean or minimum over critics, (E, B) to (B,)."""
-    return q.mean(0) if how == "mean" else q.amin(0)
