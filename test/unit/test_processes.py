@@ -118,6 +118,7 @@ def test_overrides_win_over_the_site_which_wins_over_defaults(tmp_path: Path) ->
         ({"rate": "fast"}, "rate"),
         ({"robot_ip": ""}, "robot_ip"),
         ({"variant": "peg_huge"}, "peg_huge"),
+        ({"image_px": 0}, "image_px"),
         ({"overrides": {"cook": {}}}, "cook"),
     ],
 )
@@ -349,6 +350,9 @@ def test_eyes_that_are_none_are_refused_before_anything_is_started(tmp_path: Pat
     with pytest.raises(ConfigError, match=r"--eyes='.*nothing' is no directory.*'train eyes'"):
         graph(eyes=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"--eyes='.*' has neither eyes.json"):
+        graph(eyes=str(tmp_path))
+    (tmp_path / "eyes.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"eyes\.json is not JSON"):
         graph(eyes=str(tmp_path))
 
 

@@ -80,6 +80,20 @@ def file_hash(file: Path) -> str:
         raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
 
 
+def check_weights(file: Path, wanted_hash: str) -> None:
+    """Refuse weights other than those a manifest was written for.
+
+    Args:
+        file: The weights.
+        wanted_hash: What the manifest says of them.
+
+    Raises:
+        ConfigError: Missing, damaged or of another manifest.
+    """
+    if file_hash(file) != wanted_hash:
+        raise ConfigError(f"{file} is not the file that the manifest beside it was written for")
+
+
 def open_model(file: Path, wanted_hash: str, cameras: Sequence[str], num_threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
     """Open the weights that a manifest was written for.
 
@@ -93,8 +107,7 @@ def open_model(file: Path, wanted_hash: str, cameras: Sequence[str], num_threads
         ConfigError: Missing, damaged, of another manifest, or with other inputs; or onnxruntime is
             not installed.
     """
-    if file_hash(file) != wanted_hash:
-        raise ConfigError(f"{file} is not the file that the manifest beside it was written for")
+    check_weights(file, wanted_hash)
     try:
         import onnxruntime
     except ModuleNotFoundError as error:

@@ -6,8 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
+from vla_rl_ros.policies.cpu_model import check_weights
 from vla_rl_ros.policies.directory_kinds import kind_of
-from vla_rl_ros.policies.goal_eyes import CHECKPOINT_NAME, are_goal_eyes
+from vla_rl_ros.policies.goal_eyes import (
+    CHECKPOINT_NAME,
+    MODEL_NAME,
+    are_goal_eyes,
+    read_manifest,
+)
 from vla_rl_ros.policies.manifest import MANIFEST_NAME
 from vla_rl_ros.policies.protocol import SHIPPED_EYES
 
@@ -20,10 +26,13 @@ def check_eyes(eyes: str, option: str) -> None:
         option: How it was given, e.g. ``--eyes``.
 
     Raises:
-        ConfigError: Neither eyes of 'train eyes' nor a PI0.
+        ConfigError: Neither eyes of 'train eyes' nor a PI0, or eyes that are damaged.
     """
     directory = Path(eyes).expanduser()
-    if eyes in ("", SHIPPED_EYES) or are_goal_eyes(directory):
+    if eyes in ("", SHIPPED_EYES):
+        return
+    if are_goal_eyes(directory):
+        check_weights(directory / MODEL_NAME, read_manifest(directory).model_hash)
         return
     if (directory / MANIFEST_NAME).is_file():
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
@@ -114,7 +114,8 @@ class GraphOptions:
                 f"known: {', '.join(known_tasks())}"
             )
         if self.backend is Backend.SIM:
-            variant(self.variant)
+            # Refuses sizes that the renderer has not.
+            replace(variant(self.variant), image_px=self.image_px)
             if self.robot_ip and not is_loopback(self.robot_ip):
                 raise ConfigError(
                     f"the simulated arm lives on a loopback address, not on {self.robot_ip}"

@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:  # noqa: ANN401 - argparse has no publi
         "--stand-in", action="store_true", help="let a simulated person with a SpaceMouse show it"
     )
     demos.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
-    demos.add_argument("--image-px", type=int, default=128, help="size of simulated images")
+    demos.add_argument("--image-px", type=count, default=128, help="size of simulated images")
     demos.add_argument("--variant", default="default", help="difficulty of the simulated scene")
     demos.add_argument("--out", type=Path, help="where bags and logs go (default: out/<time>)")
     demos.set_defaults(run=run)
