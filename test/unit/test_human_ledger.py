@@ -7,12 +7,13 @@ import json
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_rl_ros.core.human_ledger import DriveCount, HumanLedger, Work
-from vla_rl_ros.core.intervention import Source
+from vla_rl_ros.core.intervention import ExecutedAction, Source
 from vla_rl_ros.ros.human_time import (
     HumanTimeKeeper,
     LedgerFile,
@@ -94,6 +95,25 @@ def test_a_clock_that_was_set_back_between_episodes_loses_nothing() -> None:
     assert ledger.tick(1, 50 * P_NS, Source.HUMAN)
     assert ledger.tick(2, 3 * P_NS, Source.HUMAN)
     assert ledger.time(0.0).session == DriveCount(ticks=2, human_ticks=2, interventions=2)
+
+
+def test_a_predecessor_by_a_clock_that_was_ahead_is_known_by_its_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(RUN_DIR_VARIABLE, str(tmp_path))
+    ledger = HumanLedger(0.1, window=3)
+    ledger.tick(5000, P_NS, Source.HUMAN)
+    assert LedgerFile(str(tmp_path)).save(ledger) == ""
+    keeper = HumanTimeKeeper(0.1, 3, lambda: 0.0)
+    assert keeper.epoch == 5000
+    nothing = np.zeros(7)
+    keeper.count(
+        ExecutedAction(
+            stamp_ns=0, epoch=keeper.epoch + 1, source=Source.HUMAN, executed=nothing,
+            base=nothing, residual=nothing, chunk_id=0, chunk_step=0,
+        )
+    )  # fmt: skip
+    assert keeper.now().session.human_ticks == 2
 
 
 def test_prompts_are_timed_while_they_are_open() -> None:

@@ -97,6 +97,11 @@ def test_who_is_killed_labels_no_more() -> None:
     time.now_s += REPEAT_S
     keeper.mark(Work.LABELLING, is_begun=False)
     assert keeper.now().labelling_s == counted_s + REPEAT_S
+    # Nor where nobody looks for an hour.
+    keeper.mark(Work.LABELLING, is_begun=True)
+    time.now_s += 3600.0
+    keeper.mark(Work.LABELLING, is_begun=False)
+    assert keeper.now().labelling_s == counted_s + REPEAT_S + LEASE_S
 
 
 def test_nobody_who_hears_is_nobody_who_counts() -> None:

@@ -330,9 +330,29 @@ def test_what_the_base_did_is_forgotten_where_a_method_asks_for_it(tmp_path: Pat
     assert run.stage is Stage.CRITIC
     for _ in range(CONFIG.critic_only_updates - run.state.progress.critic_updates):
         assert run.update()
-    # Nothing of this stage was executed yet.
+    # What was executed since the base ended is there.
+    assert run.state.progress.first_online == 3 * 30
+    assert (run.stage, run.update()) == (Stage.ONLINE, True)
+
+
+@pytest.mark.parametrize("offline_init", ["none", "td"])
+def test_who_goes_on_from_another_run_waits_for_the_first_episode(
+    tmp_path: Path, offline_init: str
+) -> None:
+    config = replace(
+        CONFIG, offline_part=0.0, offline_init=offline_init, warm_up_steps=0,
+        critic_only_updates=0, offline_updates=3 * (offline_init == "td"),
+    )  # fmt: skip
+    first = begun(tmp_path / "first", config)
+    for number in range(CONFIG.base_episodes):
+        first.store(episode(number))
+    learn(first)
+    first.weights(0)
+    first.state.close()
+    config = replace(config, base_episodes=0)
+    run = begun(tmp_path / "second", config, init=str(tmp_path / "first"), max_utd=0.0)
     assert (run.stage, run.update()) == (Stage.ONLINE, False)
-    run.store(episode(5, source=Source.RESIDUAL))
+    run.store(episode(0, source=Source.RESIDUAL))
     assert run.update()
 
 

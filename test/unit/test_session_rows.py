@@ -252,6 +252,17 @@ def test_a_step_of_the_clock_breaks_the_episode_in_two() -> None:
     assert np.diff(ticks[5:]).tolist() == [1] * 5
 
 
+def test_rows_can_be_stored_where_the_clock_learned_the_year_in_between() -> None:
+    session = Session()
+    session.begin()
+    for number in range(10):
+        session.tick()
+        session.now_ns += (50 * 366 * 86_400_000 + 37) * 1_000_000 * (number == 4)
+    session.end(Outcome.SUCCESS)
+    _, [episode] = collected(session)
+    assert episode.rows[-1].tick < 20
+
+
 @pytest.mark.parametrize("num_ticks", [0, 1])
 def test_too_short_to_learn_from(num_ticks: int) -> None:
     rows, episodes = collected(played(num_ticks, Outcome.TIMEOUT))

@@ -122,6 +122,11 @@ class HumanLedger:
         self._since_s: dict[Work, float] = {}
         self._num_resets = 0
 
+    @property
+    def epoch(self) -> int:
+        """Of the newest tick, 0 before the first."""
+        return self._epoch
+
     def tick(self, epoch: int, stamp_ns: int, source: Source) -> bool:
         """Count a row of `action/executed`; in order, repeated ones are passed over.
 

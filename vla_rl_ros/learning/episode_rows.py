@@ -118,7 +118,8 @@ def _ticks(stamps: Sequence[int], period_ns: int) -> tuple[dict[int, int], int, 
             num_lost += steps - 1
         else:
             num_clock_steps += 1
-            steps += 2
+            # However far the clock went: numbers of years would not fit a row.
+            steps = 2
         numbers[stamp_ns] = numbers[before_ns] + steps
     return numbers, num_lost, num_clock_steps
 

@@ -16,7 +16,7 @@ class Batches:
         self._state = state
         config = state.config
         self._mixed = SymmetricSampler(state.online, state.offline, config.offline_part)
-        # Whether what came before the last stage is learned from in it; WSRL does not.
+        # Whether the last stage learns from what the base did; WSRL begins with the warm-up.
         self._keeps = config.offline_part > 0.0 or config.offline_init == "none"
 
     @property
@@ -27,7 +27,7 @@ class Batches:
     @property
     def has_online(self) -> bool:
         """Whether there is something to learn from in the last stage."""
-        return self._keeps or len(self._state.online) > self._state.progress.first_online
+        return len(self._mixed) > 0 if self._keeps else len(self._state.online) > self._first
 
     def early(self) -> Transitions:
         """A batch of the stages before the last one."""
@@ -38,8 +38,11 @@ class Batches:
         state, size = self._state, self._state.config.batch_size
         if self._keeps:
             return self._mixed.sample(size, state.rng)
-        first = max(0, state.progress.first_online)
-        return state.online.gather(state.rng.integers(first, len(state.online), size))
+        return state.online.gather(state.rng.integers(self._first, len(state.online), size))
+
+    @property
+    def _first(self) -> int:
+        return max(0, self._state.progress.first_online)
 
     def _everything(self) -> SymmetricSampler | Replay:
         online, offline = self._state.online, self._state.offline

@@ -213,7 +213,7 @@ class OnlineRun:
 
     def _note_stage(self) -> None:
         state = self.state
-        if self.stage is Stage.ONLINE and state.progress.first_online < 0:
+        if self.stage in (Stage.WARM_UP, Stage.ONLINE) and state.progress.first_online < 0:
             state.progress.first_online = len(state.online)
         self.is_urgent = True
         self._told = self.driver

@@ -33,7 +33,7 @@ class Progress(PhaseProgress):
         warm_up_ticks: Ticks of the third phase.
         online_updates: Updates of the last.
         online_ticks: Ticks since the last phase began.
-        first_online: Number of transitions when it began.
+        first_online: Number of transitions when the warm-up began, or it where there is none.
         published: Version of the weights that were saved last.
     """
 

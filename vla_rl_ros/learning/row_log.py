@@ -212,11 +212,12 @@ class RowLog:
         """Map room for `count` rows; the file grows by doubling, as holes that cost nothing."""
         if count <= self._capacity:
             return
-        self._capacity = max(_FIRST_CAPACITY, 2 * self._capacity, count)
-        num_bytes = self._capacity * self.layout.dtype.itemsize
+        capacity = max(_FIRST_CAPACITY, 2 * self._capacity, count)
+        num_bytes = capacity * self.layout.dtype.itemsize
         os.ftruncate(self._rows_fd, num_bytes)
         mapped = mmap.mmap(self._rows_fd, num_bytes, access=mmap.ACCESS_READ)
         self._map = np.frombuffer(mapped, self.layout.dtype)
+        self._capacity = capacity
 
 
 def _parse(data: bytes) -> list[tuple[Block, int]]:

@@ -6,14 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from vla_rl_ros.core.errors import ConfigError
-from vla_rl_ros.policies.cpu_model import check_weights
+from vla_rl_ros.policies.cpu_model import MODEL_NAME, check_weights
 from vla_rl_ros.policies.directory_kinds import kind_of
-from vla_rl_ros.policies.goal_eyes import (
-    CHECKPOINT_NAME,
-    MODEL_NAME,
-    are_goal_eyes,
-    read_manifest,
-)
+from vla_rl_ros.policies.goal_eyes import CHECKPOINT_NAME, are_goal_eyes, read_manifest
 from vla_rl_ros.policies.manifest import MANIFEST_NAME
 from vla_rl_ros.policies.protocol import SHIPPED_EYES
 

@@ -160,7 +160,7 @@ class HumanTimeKeeper:
 
     def mark(self, work: Work, *, is_begun: bool) -> None:
         """Somebody begins to work, or is done; who labels begins again and again."""
-        now_s = self._clock()
+        now_s = self._expire()
         (self._ledger.begin if is_begun else self._ledger.end)(work, now_s)
         if work is Work.LABELLING:
             self._heard_s = now_s if is_begun else None
@@ -173,11 +173,20 @@ class HumanTimeKeeper:
 
     def now(self) -> HumanTime:
         """What has come together until now."""
+        return self._ledger.time(self._expire())
+
+    @property
+    def epoch(self) -> int:
+        """Of the newest tick; of older epochs none is counted."""
+        return self._ledger.epoch
+
+    def _expire(self) -> float:
+        """End the labelling of who was killed, when he was heard last; returns the time."""
         now_s = self._clock()
         if self._heard_s is not None and now_s - self._heard_s > LEASE_S:
-            self._ledger.end(Work.LABELLING, now_s)
+            self._ledger.end(Work.LABELLING, self._heard_s + LEASE_S)
             self._heard_s = None
-        return self._ledger.time(now_s)
+        return now_s
 
     def save(self) -> None:
         """Write it down for a successor; `problem` says whether that failed."""

@@ -57,7 +57,9 @@ def add_parser(benches: Any) -> None:  # noqa: ANN401 - argparse has no public n
         default=list(SOURCES),
         help="where images come from",
     )
-    parser.add_argument("--image-px", type=count, default=128, help="size of images (default: 128)")
+    parser.add_argument(
+        "--image-px", type=count, default=128, help="size of images (default: 128)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the first reset (default: 0)")
     parser.add_argument("--robot-ip", default=SIM_ADDRESS, help="loopback address of the cell")
     parser.add_argument("--out", type=Path, help="where rows and figure go (default: out/<time>)")

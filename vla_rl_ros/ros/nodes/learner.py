@@ -63,6 +63,8 @@ class LearnerNode(ManagedNode[LearnerNodeConfig]):
         """
         if self._worker is not None and not self._worker.has_ended:
             raise ReplayError("the learner still saves what it has; activate it again in a moment")
+        # What an earlier activation listened with would fill up and be asked by nobody.
+        self._sampler.destroy()
         from vla_rl_ros.ros.learner_worker import LearnerWorker, Outlets
         from vla_rl_ros.ros.session_decoder import (
             EXECUTED,

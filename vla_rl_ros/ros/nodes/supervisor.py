@@ -108,8 +108,10 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
 
     def start(self) -> None:
         """Begin the life of the cell with the bring-up."""
-        # Seconds since 1970: always above the epochs of a supervisor that died.
-        first_epoch = self.get_clock().now().nanoseconds // 1_000_000_000
+        # Seconds since 1970: above the epochs of a supervisor that died, unless the clock was set
+        # back since.
+        now_s = self.get_clock().now().nanoseconds // 1_000_000_000
+        first_epoch = max(now_s, self._human.epoch + 1)
         timing = Timing(first_chunk_timeout_s=self.config.first_chunk_timeout_s)
         self._runner = EpisodeRunner(self._ports(), timing, first_epoch)
         self._side.start(self._attend())
@@ -183,9 +185,12 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             self._outcome.publish(encode_episode(state, now_ns))
             self._orders.note(state)
             self._publish_ledger()
-            self._human.save()
-            if self._human.problem:
-                self.get_logger().warning(self._human.problem)
+            self._save_ledger()
+
+    def _save_ledger(self) -> None:
+        self._human.save()
+        if self._human.problem:
+            self.get_logger().warning(self._human.problem)
 
     def _publish(self, state: EpisodeState, now_ns: int) -> None:
         self._state.publish(encode_episode(state, now_ns))
@@ -204,6 +209,7 @@ class SupervisorNode(ManagedNode[SupervisorConfig]):
             if self._runner.state.phase is not Phase.RUNNING and self._human.take_due():
                 # A straggler of an episode that has ended: its bag is not open for long.
                 self._publish_ledger()
+                self._save_ledger()
 
     def _on_heartbeat(self) -> None:
         if self._runner is None or self._senses is None:
