@@ -41,6 +41,16 @@ SERVICES = (
         "Trigger",
         "Clear a latched fault, then be ready for the next episode.",
     ),
+    (
+        "supervisor/reset_done",
+        "Trigger",
+        "Say that the scene stands: ends a reset by hand, or a question about the scene.",
+    ),
+    (
+        "supervisor/labelling",
+        "SetBool",
+        "Count a person's labelling time: `true` again within 15 s, `false` when it is done.",
+    ),
     ("supervisor/bring_down", "Trigger", "Deactivate every node, the gate first, the arm last."),
     (
         "impedance_controller/hold",
