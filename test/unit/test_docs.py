@@ -11,6 +11,7 @@ import shlex
 import pytest
 import yaml
 
+from vla_rl_ros.core.episode import TaskConfig
 from vla_rl_ros.ros.graph import TOPICS
 from vla_rl_ros.ros.share import share_path
 from vla_rl_ros.tools.cli import COMMANDS
@@ -107,11 +108,15 @@ def test_commands_in_the_text_are_accepted():
 
 
 def test_parameters_in_the_text_exist(parameters):
+    files = [yaml.safe_load(block) for block in blocks("yaml")]
+    tasks = [content for content in files if "instruction" in content]
+    assert [TaskConfig(**content) for content in tasks]
     used = [
         (node, name)
-        for block in blocks("yaml")
-        for node, content in yaml.safe_load(block).items()
-        for name in content["ros__parameters"]
+        for content in files
+        if content not in tasks
+        for node, values in content.items()
+        for name in values["ros__parameters"]
     ]
     used += [match for block in blocks("bash") for match in PARAM_SET.findall(block)]
 
