@@ -14,6 +14,10 @@ torch.set_num_threads(1)
 OBS, ACTIONS, ROWS = 5, 3, 17
 
 
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[-1]))
+
+
 def ensemble(num_critics: int, hidden: tuple[int, ...]) -> dict[str, Tensor]:
     layout = critic_layout(num_critics, OBS, ACTIONS, hidden)
     generator = torch.Generator().manual_seed(0)
@@ -35,7 +39,7 @@ def test_value_and_gradient_are_those_of_autograd(
     num_critics: int, hidden: tuple[int, ...]
 ) -> None:
     views = ensemble(num_critics, hidden)
-    obs, action = torch.randn(ROWS, OBS), torch.randn(ROWS, ACTIONS)
+    obs, action = normal(ROWS, OBS), normal(ROWS, ACTIONS)
     wanted = by_autograd(views, obs, action)
     for ours, theirs in zip(lowest(views, obs, action), wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -44,14 +48,14 @@ def test_value_and_gradient_are_those_of_autograd(
 def test_critics_that_are_never_lowest_have_no_part() -> None:
     views = ensemble(3, (8, 6))
     views["bias_out"][:] = torch.tensor([100.0, -100.0, 100.0]).view(3, 1, 1)
-    obs, action = torch.randn(ROWS, OBS), torch.randn(ROWS, ACTIONS)
+    obs, action = normal(ROWS, OBS), normal(ROWS, ACTIONS)
     _, gradient = lowest(views, obs, action)
     alone = {name: view[1:2] for name, view in views.items()}
     torch.testing.assert_close(gradient, by_autograd(alone, obs, action)[1])
 
 
 def test_owners_without_rows_multiply_nothing() -> None:
-    rows, matrices = torch.randn(4, 2), torch.randn(3, 2, 5)
+    rows, matrices = normal(4, 2), normal(3, 2, 5)
     products = torch.ops.vla_rl_ros.owned_product(rows, matrices, torch.tensor([0, 3, 4]))
     assert torch.equal(products[:3], rows[:3] @ matrices[1])
     assert torch.equal(products[3:], rows[3:] @ matrices[2])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`vla-rl-ros docs`: the reference pages that follow from the code.
 
-Sources: `ros/graph.py` and `ros/qos.py`, the config dataclass of each node, and the parsers of the
-command line. Only the table of services is kept here.
+Sources: `ros/graph.py`, `ros/services.py` and `ros/qos.py`, the config dataclass of each node, and
+the parsers of the command line.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, get_args, get_origin
 
 from vla_rl_ros.core.config import ParamInfo, field_hints, info_of
 from vla_rl_ros.ros.graph import TOPICS, Topic
+from vla_rl_ros.ros.services import SERVICES
 
 FOLDER = Path("docs/reference")
 _NOTE = "<!-- Made by `make docs` from the code. Do not edit. -->"
@@ -29,48 +30,6 @@ _HELP_COLUMNS = "98"
 # argparse indents the commands below a command by four blanks, options by two; what one
 # with a long name does is told in the next line.
 _NESTED = re.compile(r"^ {4}([a-z]+)(?:$| {2,}\S)", re.MULTILINE)
-SERVICES = (
-    ("supervisor/start_episode", "Trigger", "Reset the cell and run an episode of `task`."),
-    (
-        "supervisor/end_episode",
-        "SetBool",
-        "End the episode now; `data` says whether it succeeded.",
-    ),
-    (
-        "supervisor/recover",
-        "Trigger",
-        "Clear a latched fault, then be ready for the next episode.",
-    ),
-    (
-        "supervisor/reset_done",
-        "Trigger",
-        "Say that the scene stands: ends a reset by hand, or a question about the scene.",
-    ),
-    (
-        "supervisor/labelling",
-        "SetBool",
-        "Count a person's labelling time: `true` again within 15 s, `false` when it is done.",
-    ),
-    ("supervisor/bring_down", "Trigger", "Deactivate every node, the gate first, the arm last."),
-    (
-        "impedance_controller/hold",
-        "Trigger",
-        "Freeze the reference, end a motion to home, refuse targets and `home` until `recover`.",
-    ),
-    ("impedance_controller/home", "Trigger", "Plan a motion to the start pose; not while driven."),
-    (
-        "impedance_controller/recover",
-        "Trigger",
-        "Clear a hold, a stop or a fault; moves up to 3 x `back_off_m` away from what it presses.",
-    ),
-    (
-        "impedance_controller/rearm",
-        "Trigger",
-        "Follow targets again after a stop; moves nothing, refused while held or with a fault.",
-    ),
-    ("sim_cell/prepare", "Trigger", "Simulation only: clear the table before the arm goes home."),
-    ("sim_cell/reset", "Trigger", "Simulation only: lay the objects out by task and seed."),
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
